@@ -1,0 +1,3 @@
+//! Placeholder entry of `client`.
+
+fn main() {}

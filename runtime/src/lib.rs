@@ -1,0 +1,5 @@
+//! A hand-written reactor and stackful green threads that mirror std.
+//!
+//! Layers, from the ground up; imports only ever go downward.
+
+pub(crate) mod sys;

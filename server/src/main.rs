@@ -1,0 +1,3 @@
+//! Placeholder entry of `server`.
+
+fn main() {}
