@@ -2,4 +2,5 @@
 //!
 //! Layers, from the ground up; imports only ever go downward.
 
+pub mod poller;
 pub(crate) mod sys;

@@ -6,7 +6,11 @@
 //! Man pages: intro(2), signal(7) for `EINTR`. Not here: anything that decides when to wait.
 
 pub(crate) mod clock;
+#[cfg(target_os = "linux")]
+pub(crate) mod epoll;
 pub(crate) mod kernel;
+pub(crate) mod wait;
+pub(crate) mod waker;
 
 use std::io;
 
