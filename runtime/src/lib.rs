@@ -3,4 +3,5 @@
 //! Layers, from the ground up; imports only ever go downward.
 
 pub mod poller;
+pub mod selector;
 pub(crate) mod sys;

@@ -239,6 +239,15 @@ impl Events {
         self.list.iter()
     }
 
+    /// The event at `position`.
+    ///
+    /// # Panics
+    ///
+    /// If `position` is not below [`len`](Events::len).
+    pub fn at(&self, position: usize) -> Event {
+        self.list[position]
+    }
+
     /// How many events the last wait has reported.
     pub fn len(&self) -> usize {
         self.list.len()
