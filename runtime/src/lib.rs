@@ -5,3 +5,4 @@
 pub mod poller;
 pub mod selector;
 pub(crate) mod sys;
+pub mod timer;

@@ -15,7 +15,10 @@ pub(crate) struct Moment(pub(crate) u64);
 impl Moment {
     /// This moment.
     pub(crate) fn now() -> Moment {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: `time` is a valid place for the answer, and the monotonic clock always exists.
         let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
         assert!(result == 0, "the monotonic clock must be readable");
