@@ -11,6 +11,10 @@
 #[cfg(target_os = "linux")]
 mod epoll;
 mod event;
+#[cfg(not(target_os = "linux"))]
+mod kqueue;
+mod poll;
+mod select;
 
 pub use event::{Event, Events, Interest, Readiness, Token};
 
@@ -70,10 +74,10 @@ pub enum Kind {
 
 /// This system's pollers, the best first.
 #[cfg(target_os = "linux")]
-const AVAILABLE: &[Kind] = &[Kind::Epoll];
+const AVAILABLE: &[Kind] = &[Kind::Epoll, Kind::Poll, Kind::Select];
 /// This system's pollers, the best first.
 #[cfg(not(target_os = "linux"))]
-const AVAILABLE: &[Kind] = &[];
+const AVAILABLE: &[Kind] = &[Kind::Kqueue, Kind::Poll, Kind::Select];
 
 impl Kind {
     /// The pollers that this system has, the best first.
@@ -161,8 +165,9 @@ fn names(kinds: &[Kind]) -> String {
 ///   report nothing; others (poll, select) report a failure in every wait.
 /// - Remove it *before* closing it if duplicates of it live on (`dup`, `fork`): epoll watches the
 ///   open file behind the descriptor, which then lives on too, and nobody can name it any more.
-/// - Hang-ups and failures are reported asked or not, together with both directions, unless the
-///   interest is empty. select knows neither; there the directions that were asked for are ready.
+/// - A hang-up or a failure makes the directions that were asked for ready, so that whoever waits
+///   wakes. epoll and poll report them asked or not, and both directions with them, so a
+///   direction may be reported that nobody has asked for; not while the interest is empty.
 /// - One wait may report one descriptor in several events (kqueue does, one for a direction).
 /// - A descriptor that is always ready keeps no other from being reported.
 /// - A poller must not be used on both sides of a `fork`: epoll's would share one registry, and
@@ -255,6 +260,10 @@ pub fn open(kind: Kind) -> io::Result<Box<dyn Poller>> {
     match kind {
         #[cfg(target_os = "linux")]
         Kind::Epoll => Ok(Box::new(epoll::EpollPoller::new()?)),
+        #[cfg(not(target_os = "linux"))]
+        Kind::Kqueue => Ok(Box::new(kqueue::KqueuePoller::new()?)),
+        Kind::Poll => Ok(Box::new(poll::PollPoller::new())),
+        Kind::Select => Ok(Box::new(select::SelectPoller::new())),
         missing => Err(match missing.must_be_available() {
             Err(error) => error,
             Ok(kind) => unreachable!("{kind} is listed as available and must be openable"),
@@ -283,4 +292,9 @@ fn check_not_empty(interest: Interest) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     Ok(())
+}
+
+/// What a change of an unknown descriptor answers: the error that epoll's registry has for it.
+fn unknown() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOENT)
 }

@@ -9,6 +9,9 @@ pub(crate) mod clock;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
 pub(crate) mod kernel;
+#[cfg(not(target_os = "linux"))]
+pub(crate) mod kqueue;
+pub(crate) mod select;
 pub(crate) mod wait;
 pub(crate) mod waker;
 

@@ -84,6 +84,14 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> i
     })
 }
 
+/// Fails with `EBADF` unless `fd` is open: for pollers that keep their registry themselves and
+/// want to refuse at once, as the kernel's registries do.
+pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
+    // SAFETY: the command only reads a flag of the descriptor, whosever it is.
+    unsafe { kernel::fcntl(fd, libc::F_GETFD, 0) }?;
+    Ok(())
+}
+
 /// Blocks this OS thread until `fd` is ready for `direction`, or has failed, which the call that
 /// is made next will tell. `false` means that `deadline` passed first.
 ///
