@@ -2,6 +2,8 @@
 //!
 //! Layers, from the ground up; imports only ever go downward.
 
+#[allow(dead_code, unused_imports)] // Until the scheduler uses all of it.
+mod context;
 pub mod poller;
 pub mod selector;
 pub(crate) mod sys;

@@ -11,6 +11,7 @@ pub(crate) mod epoll;
 pub(crate) mod kernel;
 #[cfg(not(target_os = "linux"))]
 pub(crate) mod kqueue;
+pub(crate) mod memory;
 pub(crate) mod select;
 pub(crate) mod wait;
 pub(crate) mod waker;

@@ -1,0 +1,42 @@
+//! L1. Contexts: stacks, and the switch from one to another.
+//!
+//! A *context* is a computation that stands still. All there is to know of it is one word, the
+//! [`StackPointer`]; what it needs to go on (where to resume, two registers) lies on its stack
+//! next to that address. [`prepare`] makes a context out of an empty stack, [`switch`] leaves the
+//! running one and continues another. Neither knows what a coroutine or a green thread is, and
+//! neither makes a system call.
+//!
+//! ```text
+//!   running A                              suspended B
+//!   switch(&mut a, b, 7) ───────────────▶  continues after the switch that it left by,
+//!     saves A's frame, a = its address     which now returns 7; B has what A sent
+//! ```
+//!
+//! The machines differ only in `x86_64.rs` (read this one first) and `aarch64.rs`. `stack.rs`
+//! hands out stacks, `slab.rs` maps them, and `overflow.rs` reports who overflowed one.
+//!
+//! Man pages: mmap(2), sigaltstack(2). Not here: signal masks and floating-point control words.
+//! Every context of a thread shares them, as the callee-saved part of the calling convention
+//! would otherwise demand a save on each switch for what Rust code never changes.
+
+pub(crate) mod slab;
+pub(crate) mod stack;
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::{prepare, switch};
+
+pub(crate) use stack::{DEFAULT_SLOT_BYTES, Kind, Label, Stack, StackPool, StackPools};
+
+/// A suspended context: the stack pointer that it continues with.
+pub(crate) type StackPointer = *mut u8;
+
+/// What a prepared context runs first, with the value of the first switch to it.
+///
+/// It never returns, for there is nothing under it on its stack, and no panic may leave it: it
+/// catches them all, and its last act is a switch away for good.
+pub(crate) type Entry = unsafe extern "C" fn(argument: usize) -> !;
+
+#[cfg(test)]
+mod tests;

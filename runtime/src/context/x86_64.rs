@@ -1,0 +1,155 @@
+//! L1. The switch for x86-64: the canonical file, which `aarch64.rs` differs from.
+//!
+//! A suspended context is its stack pointer. The three words below that address are its frame:
+//!
+//! ```text
+//!        higher addresses
+//!      ├───────────────────────┤
+//!      │ the function that     │   locals and spilled registers of whoever called `switch`
+//!      │ called `switch`       │
+//!      ├───────────────────────┤ ◀─ the context's StackPointer, and rsp while it runs
+//!      │ rbx                   │   -8
+//!      │ rbp                   │   -16
+//!      │ resume: code address  │   -24  where a switch to this context jumps
+//!      ├───────────────────────┤
+//!      │ red zone, unused      │
+//!      └───────────────────────┘   -128
+//! ```
+//!
+//! Why the frame lies *below* rsp: the System V convention promises every function 128 bytes there
+//! that no signal handler touches (the red zone). So rsp need not move by a word during the whole
+//! switch, and what the compiler tells debuggers about this function (how far rsp is from its
+//! return address) holds at every instruction: gdb and perf may stop anywhere in here. Pushing
+//! the same words would be as fast and would break that for a few instructions.
+//!
+//! Why only two registers: the assembly names every register as overwritten, so the compiler saves
+//! what is live around the switch, and nothing where nothing is. rbx and rbp are missing from what
+//! it can be told (LLVM keeps them for its own addressing), so those two we save ourselves.
+//!
+//! Why `jmp` and never `ret`: the processor predicts a `ret` to go where the last `call` came from.
+//! A `ret` into another context is always predicted wrongly, and so are those after it.
+//!
+//! Sources: System V ABI, AMD64 supplement, 3.2.2 (frame, red zone) and 6.2.1 (unwinding); DWARF 5,
+//! 6.4. Not here: the direction flag, which every asm block leaves clear, and the mxcsr register
+//! and x87 control word (see `context`).
+
+use std::arch::{asm, naked_asm};
+use std::mem::{offset_of, size_of};
+
+use super::{Entry, StackPointer};
+
+/// The words under a suspended context's stack pointer.
+#[repr(C)]
+struct Frame {
+    resume: usize,
+    rbp: usize,
+    rbx: usize,
+}
+
+/// Where a field of the frame lies, counted from the stack pointer: below it.
+const fn below(offset_bytes: usize) -> isize {
+    offset_bytes as isize - size_of::<Frame>() as isize
+}
+
+/// Makes a context of an empty stack: the first switch to it calls `entry` with that switch's
+/// value.
+///
+/// # Safety
+///
+/// `stack_top` must be a multiple of 16, with unused, writable memory of the stack below it.
+pub(crate) unsafe fn prepare(stack_top: *mut u8, entry: Entry) -> StackPointer {
+    assert!(
+        stack_top.addr().is_multiple_of(16),
+        "a stack must begin at a multiple of 16"
+    );
+    let frame = stack_top.cast::<Frame>().wrapping_sub(1);
+    // A zero in rbp ends the chain of frame pointers, which profilers follow.
+    let first = Frame {
+        resume: root as *const () as usize,
+        rbp: 0,
+        rbx: entry as usize,
+    };
+    // SAFETY: the caller promises memory below `stack_top`, and 16 is enough alignment for words.
+    unsafe { frame.write(first) };
+    stack_top
+}
+
+/// The root of every prepared stack: where its first resume jumps, and where a walk up its frames
+/// ends.
+///
+/// ```text
+///   on arrival                       while entry runs
+///   rsp ─▶ stack top                        stack top
+///          entry          (rbx)      rsp ─▶ address of ud2 (return address, pushed by call)
+///          0              (rbp)             entry's frame ...
+///          root        (resume)
+/// ```
+///
+/// Registers: rsp the stack's top, a multiple of 16 as a caller's rsp must be before its `call`;
+/// rdi the first switch's value, which is also where the convention wants the first argument.
+#[unsafe(naked)]
+unsafe extern "C" fn root() -> ! {
+    naked_asm!(
+        ".cfi_startproc",
+        // The caller of this function is nobody: an unwinder that asks stops here, cleanly.
+        ".cfi_undefined rip",
+        // A resumed context restores its own two registers; this one has only a zero for rbp, and
+        // the word kept for rbx is the entry.
+        "mov rbp, [rsp + {rbp}]",
+        // Called, not jumped to: entry's return address must lie in here for unwinders to find
+        // this function's table. It overwrites the word that has just been read.
+        "call [rsp + {rbx}]",
+        // Entry does not return. Should it do so all the same, die at once.
+        "ud2",
+        ".cfi_endproc",
+        rbp = const below(offset_of!(Frame, rbp)),
+        rbx = const below(offset_of!(Frame, rbx)),
+    )
+}
+
+/// Suspends the running context into `save` and continues `to`, where `value` comes out of the
+/// switch that left it. Returns, once somebody switches back, the value given there.
+///
+/// # Safety
+///
+/// `save` must be valid to write, and `to` must be a context of this OS thread that [`prepare`] or
+/// a switch has just left there: each may be continued once. Both stacks must stay mapped, and this
+/// one must not be freed while it stands suspended, unless what lies on it may be forgotten.
+#[inline(always)]
+pub(crate) unsafe fn switch(save: *mut StackPointer, to: StackPointer, value: usize) -> usize {
+    let result;
+    // SAFETY: every register but rsp, rbx and rbp is named as overwritten; rsp is as before when
+    // control comes back to label 2, and rbx and rbp are restored there. The memory written is the
+    // red zone, which is ours in a block without `nostack`, and `save`.
+    unsafe {
+        asm!(
+            // Complete the frame of the running context under its rsp.
+            "mov [rsp + {rbx}], rbx",
+            "mov [rsp + {rbp}], rbp",
+            "lea rax, [rip + 2f]",
+            "mov [rsp + {resume}], rax",
+            // From here on it is suspended: its one word is stored.
+            "mov [rdx], rsp",
+            // The other context: its stack, and then its code, at its own label 2 or at `root`.
+            "mov rsp, rsi",
+            "jmp [rsi + {resume}]",
+            // Somebody has switched back. rsp is ours again and rdi holds the value; the two
+            // registers which the compiler believes untouched come from our frame.
+            "2:",
+            "mov rbx, [rsp + {rbx}]",
+            "mov rbp, [rsp + {rbp}]",
+            rbx = const below(offset_of!(Frame, rbx)),
+            rbp = const below(offset_of!(Frame, rbp)),
+            resume = const below(offset_of!(Frame, resume)),
+            inlateout("rdi") value => result,
+            inlateout("rsi") to => _,
+            inlateout("rdx") save => _,
+            out("rax") _,
+            // The callee-saved registers that the compiler lets us name ...
+            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
+            // ... and all those that any call may overwrite, vectors and masks included.
+            clobber_abi("sysv64"),
+        );
+    }
+    result
+}
