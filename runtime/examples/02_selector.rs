@@ -1,11 +1,7 @@
 //! Example 2: a selector, which remembers something for every descriptor: here, what to call.
 //!
 //! Example 1 had a token for each thing to wait for; now each client brings its own callback.
-//!
-//! ```text
-//! cargo run -p runtime --example 02_selector
-//! nc 127.0.0.1 8080
-//! ```
+//! Run it, and talk to it from several terminals: `nc 127.0.0.1 8080`.
 
 use runtime::poller::Interest;
 use runtime::selector::{Key, Ready, Selector};
@@ -20,8 +16,8 @@ struct Callback(Rc<Function>);
 type Function = dyn Fn(&mut Selector<Callback>, Key) -> io::Result<()>;
 
 fn main() -> io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
-    let listener = TcpListener::bind(address)?;
+    let address = std::env::args().nth(1);
+    let listener = TcpListener::bind(address.unwrap_or("127.0.0.1:8080".into()))?;
     listener.set_nonblocking(true)?;
     println!("listening on {}", listener.local_addr()?);
 

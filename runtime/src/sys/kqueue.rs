@@ -54,10 +54,7 @@ impl Kqueue {
     /// A kqueue that watches nothing and is closed on exec.
     pub(crate) fn new() -> io::Result<Kqueue> {
         // SAFETY: the call takes no arguments.
-        let fd = unsafe { libc::kqueue() };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let fd = unsafe { kernel::kqueue() }? as RawFd;
         // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
         let queue = unsafe { OwnedFd::from_raw_fd(fd) };
         // kqueue1(2), which would do both at once, is missing from some of the systems.
@@ -95,14 +92,10 @@ impl Kqueue {
             }
         }
         let queue = self.queue.as_raw_fd();
-        let (none, forever) = (std::ptr::null_mut(), std::ptr::null());
+        let none = std::ptr::null_mut();
         // SAFETY: the kernel reads the one change, which outlives the call, and writes nothing.
-        let result = unsafe { libc::kevent(queue, &raw const change, 1, none, 0, forever) };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        unsafe { kernel::kevent(queue, &raw const change, 1, none, 0, std::ptr::null()) }?;
+        Ok(())
     }
 
     /// Waits, through signals, until there are notices: how many, at most `count_max`, are now in
@@ -122,9 +115,7 @@ impl Kqueue {
                 .map_or(std::ptr::null(), |left| &raw const *left);
             let entries = batch.entries.as_mut_ptr();
             // SAFETY: the kernel writes at most `count` entries, and `left` outlives the call.
-            let result =
-                unsafe { libc::kevent(queue, std::ptr::null(), 0, entries, count as _, left) };
-            usize::try_from(result).map_err(|_| io::Error::last_os_error())
+            unsafe { kernel::kevent(queue, std::ptr::null(), 0, entries, count, left) }
         })
     }
 }
