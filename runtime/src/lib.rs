@@ -5,6 +5,7 @@
 #[allow(dead_code, unused_imports)] // Until the scheduler uses all of it.
 mod context;
 pub mod poller;
+pub mod reactor;
 pub mod selector;
 pub(crate) mod sys;
 pub mod timer;
