@@ -1,11 +1,29 @@
 //! A hand-written reactor and stackful green threads that mirror std.
 //!
-//! Layers, from the ground up; imports only ever go downward.
+//! Write blocking code, get the speed of a hand-written event loop: `use runtime::{net, thread,
+//! sync}` in place of `std::{net, thread, sync}`, inside [`run`].
+//!
+//! Layers, from the ground up; imports only ever go downward:
+//!
+//! ```text
+//!   net  thread  sync  io                 L4  std's names
+//!   sched                                 L3  who runs next, who is woken
+//!   selector  reactor  timer  coroutine   L2  registry, callbacks, deadlines, coroutines
+//!   poller              context           L1  readiness; stacks and the switch
+//!   sys                                   L0  the kernel
+//! ```
 
+mod builder;
 #[allow(dead_code, unused_imports)] // Until the scheduler uses all of it.
 mod context;
 pub mod poller;
 pub mod reactor;
+#[allow(dead_code)] // Until net uses all of it.
+mod sched;
 pub mod selector;
 pub(crate) mod sys;
+pub mod thread;
 pub mod timer;
+
+pub use builder::{Builder, run};
+pub use sched::interrupt::{TimedOut, timeout};

@@ -30,6 +30,16 @@ pub struct Key {
 }
 
 impl Key {
+    /// The key as one word, which is never 0.
+    pub(crate) fn to_word(self) -> u64 {
+        self.token().0
+    }
+
+    /// The key that [`to_word`](Key::to_word) made a word of; `None` for 0.
+    pub(crate) fn from_word(word: u64) -> Option<Key> {
+        Key::from_token(Token(word))
+    }
+
     /// The word by which a poller knows the registration.
     fn token(self) -> Token {
         Token(u64::from(self.generation.get()) << 32 | u64::from(self.index))
