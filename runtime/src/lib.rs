@@ -16,6 +16,7 @@
 mod builder;
 #[allow(dead_code, unused_imports)] // Until the scheduler uses all of it.
 mod context;
+pub mod coroutine;
 pub mod poller;
 pub mod reactor;
 #[allow(dead_code)] // Until net uses all of it.

@@ -19,6 +19,7 @@
 //! Every context of a thread shares them, as the callee-saved part of the calling convention
 //! would otherwise demand a save on each switch for what Rust code never changes.
 
+pub(crate) mod overflow;
 pub(crate) mod slab;
 pub(crate) mod stack;
 

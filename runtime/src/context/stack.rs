@@ -32,6 +32,7 @@ use std::mem::size_of;
 use std::panic::Location;
 use std::ptr;
 
+use super::overflow;
 use super::slab::{Slab, Slot};
 use crate::sys::memory::page_bytes;
 
@@ -229,7 +230,7 @@ impl StackPool {
         // SAFETY: the slot has never been handed out, and its lowest page lies below every
         // `bottom()`.
         let guarded = unsafe { slab.region().guard(offset, page_bytes()) };
-        guarded.map_err(|error| self.refused("a guard page", self.slot_bytes, error))?;
+        guarded.map_err(|error| self.refused("a guard page", error))?;
         let stack = Stack {
             slab,
             index: self.used,
@@ -242,6 +243,7 @@ impl StackPool {
 
     /// Maps another slab; a smaller one than planned where the limits are tight.
     fn grow(&mut self) -> io::Result<&'static Slab> {
+        overflow::report_here().map_err(|error| self.refused("a signal stack", error))?;
         let planned_bytes = match self.slabs.last() {
             None => SLAB_BYTES_FIRST,
             Some(slab) => (slab.slots() * self.slot_bytes * 2).min(SLAB_BYTES_MAX),
@@ -251,7 +253,7 @@ impl StackPool {
             match Slab::map(slots, self.slot_bytes) {
                 Ok(slab) => break slab,
                 Err(_) if slots > 1 => slots /= 2,
-                Err(error) => return Err(self.refused("a mapping", self.slot_bytes, error)),
+                Err(error) => return Err(self.refused("a mapping", error)),
             }
         };
         let stacks: usize = self.slabs.iter().map(|slab| slab.stacks()).sum();
@@ -263,7 +265,7 @@ impl StackPool {
 
     /// Names the limits that may be the reason, and what to do about them.
     #[cold]
-    fn refused(&self, what: &str, bytes: usize, error: io::Error) -> io::Error {
+    fn refused(&self, what: &str, error: io::Error) -> io::Error {
         if error.raw_os_error() != Some(libc::ENOMEM) {
             return error;
         }
@@ -272,7 +274,7 @@ impl StackPool {
             "no room for another stack: the system refused {what} for {} KiB, and this OS thread \
              has {stacks} such stacks already; raise vm.max_map_count (sysctl) and the address \
              space limit (ulimit -v), check vm.overcommit_memory, or ask for smaller stacks",
-            bytes / 1024
+            self.slot_bytes / 1024
         );
         io::Error::new(io::ErrorKind::OutOfMemory, message)
     }

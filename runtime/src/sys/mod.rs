@@ -13,6 +13,7 @@ pub(crate) mod kernel;
 pub(crate) mod kqueue;
 pub(crate) mod memory;
 pub(crate) mod select;
+pub(crate) mod signal;
 pub(crate) mod wait;
 pub(crate) mod waker;
 
