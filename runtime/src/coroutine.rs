@@ -5,7 +5,7 @@
 //! returns. Both are one switch of context: no system call, no allocation, no scheduler.
 //!
 //! ```text
-//!   resume(input) ──▶ Resumption {link, input} ──▶ suspend() returns input
+//!   resume(input) ──▶ Resumption {input} ───────▶ suspend() returns input
 //!   State::Suspended ◀── Departing(value) ◀────── suspend(value)
 //!   State::Complete  ◀── Departing(Outcome) ◀──── the function has returned or panicked
 //! ```
@@ -86,18 +86,18 @@ pub struct Coroutine<Input, Yield, Return> {
 
 /// A coroutine's own handle, by which its function suspends itself.
 pub struct Suspender<Input, Yield> {
-    /// The resumption that runs now.
-    resumption: Cell<*mut Resumption<Input>>,
+    /// The resumer, suspended in the middle of its `resume` while the coroutine runs.
+    resumer: Cell<StackPointer>,
+    /// Whether a panic was unwinding the resumer already.
+    resumer_panicking: Cell<bool>,
     /// The coroutine's stack: its lowest address, and its size.
     bottom: usize,
     stack_bytes: usize,
-    values: PhantomData<*mut Yield>,
+    values: PhantomData<*mut (Input, Yield)>,
 }
 
 /// Lies on the resumer's stack while the coroutine runs, and carries a value in.
 struct Resumption<Input> {
-    /// Whoever is suspended of the two: the resumer while the coroutine runs, then the coroutine.
-    link: StackPointer,
     /// `None` asks the coroutine to unwind.
     input: Option<Input>,
     /// Whether a panic was unwinding the resumer already.
@@ -124,9 +124,9 @@ struct Unwind;
 
 /// What `with_stack_size` hands over on the first switch.
 struct Birth<Function> {
-    /// As in [`Resumption`].
-    link: StackPointer,
-    function: Option<Function>,
+    /// Who made the coroutine, and waits for it to take this.
+    creator: StackPointer,
+    function: Function,
     bottom: usize,
     stack_bytes: usize,
 }
@@ -174,19 +174,19 @@ impl<Input, Yield, Return> Coroutine<Input, Yield, Return> {
         // SAFETY: nobody else runs on a stack that was just taken.
         let context =
             unsafe { context::prepare(stack.top(), main::<Function, Input, Yield, Return>) };
-        let mut birth = Birth {
-            link: ptr::null_mut(),
-            function: Some(function),
+        // `main` moves it out.
+        let mut birth = ManuallyDrop::new(Birth {
+            creator: ptr::null_mut(),
+            function,
             bottom: stack.bottom().addr(),
             stack_bytes: stack.top().addr() - stack.bottom().addr(),
-        };
-        let birth_address = &raw mut birth;
+        });
+        let birth = &raw mut *birth;
         // SAFETY: the field lies in a live local.
-        let link = unsafe { &raw mut (*birth_address).link };
-        // SAFETY: the context was just prepared. `main` takes the function and comes back.
-        unsafe { context::switch(link, context, birth_address.expose_provenance()) };
-        // SAFETY: as above; the coroutine has left its context there.
-        let context = unsafe { link.read() };
+        let creator = unsafe { &raw mut (*birth).creator };
+        let birth = birth.expose_provenance();
+        // SAFETY: the context was just prepared; it comes back as soon as it has everything.
+        let (context, _) = unsafe { context::save_and_exchange(creator, context, birth) };
         Ok(Coroutine {
             context,
             stack: Some(stack),
@@ -225,20 +225,17 @@ impl<Input, Yield, Return> Coroutine<Input, Yield, Return> {
     /// Switches to the coroutine and back. It must not be complete.
     #[inline]
     fn run(&mut self, input: Option<Input>) -> State<Yield, Outcome<Return>> {
-        let mut resumption = Resumption {
-            link: ptr::null_mut(),
+        // The coroutine moves it out.
+        let resumption = ManuallyDrop::new(Resumption {
             input,
             panicking: thread::panicking(),
-        };
-        let address = &raw mut resumption;
-        // SAFETY: the field lies in a live local.
-        let link = unsafe { &raw mut (*address).link };
+        });
+        let resumption = (&raw const resumption).expose_provenance();
         // SAFETY: the coroutine stands suspended in `context`, which nobody else continues: we have
         // it exclusively. It is of this thread, as it is not `Send`.
-        let departing = unsafe { context::switch(link, self.context, address.expose_provenance()) };
+        let (context, departing) = unsafe { context::exchange(self.context, resumption) };
+        self.context = context;
         if departing & LAST == 0 {
-            // SAFETY: the coroutine has put its context there as it left.
-            self.context = unsafe { link.read() };
             let value = ptr::with_exposed_provenance::<Departing<Yield>>(departing);
             // SAFETY: `suspend` has left the value there and forgets it.
             return State::Suspended(unsafe { value.read() }.0);
@@ -298,33 +295,30 @@ impl<Input, Yield> Suspender<Input, Yield> {
             drop(ManuallyDrop::into_inner(departing));
             panic!("a coroutine can be suspended only by itself while it runs");
         }
-        let resumption = self.resumption.get();
         if thread::panicking() {
-            // SAFETY: the resumption stands on the resumer's stack until we switch.
-            let resumer_panicking = unsafe { (*resumption).panicking };
+            let allowed = self.resumer_panicking.get();
             assert!(
-                resumer_panicking,
+                allowed,
                 "a coroutine cannot suspend while a panic unwinds it"
             );
         }
-        // SAFETY: as above.
-        let link = unsafe { &raw mut (*resumption).link };
-        // SAFETY: as above.
-        let resumer = unsafe { link.read() };
-        // SAFETY: the resumer has left its context in the link and waits for us, on this thread.
-        let next = unsafe { context::switch(link, resumer, address.expose_provenance()) };
+        let (resumer, address) = (self.resumer.get(), address.expose_provenance());
+        // SAFETY: the resumer waits for us, suspended by the switch that brought us here, and on
+        // this thread, as neither of us is `Send`.
+        let next = unsafe { context::exchange(resumer, address) };
         self.accept(next).unwrap_or_else(|| unwind())
     }
 
-    /// Takes the input out of a new resumption; none means to unwind.
+    /// Takes over what a resumer has brought; no input means to unwind.
     #[inline]
-    fn accept(&self, address: usize) -> Option<Input> {
-        let resumption = ptr::with_exposed_provenance_mut::<Resumption<Input>>(address);
-        self.resumption.set(resumption);
-        // SAFETY: the resumer has switched here with the address of its live local, which it does
-        // not touch before we switch back.
-        let input = unsafe { &mut (*resumption).input };
-        input.take()
+    fn accept(&self, (resumer, address): (StackPointer, usize)) -> Option<Input> {
+        let resumption = ptr::with_exposed_provenance::<Resumption<Input>>(address);
+        // SAFETY: the resumer has switched here with the address of its local, whose content is
+        // ours: it does not look at it again.
+        let resumption = unsafe { resumption.read() };
+        self.resumer.set(resumer);
+        self.resumer_panicking.set(resumption.panicking);
+        resumption.input
     }
 }
 
@@ -345,23 +339,20 @@ unsafe extern "C" fn main<Function, Input, Yield, Return>(argument: usize) -> !
 where
     Function: FnOnce(&Suspender<Input, Yield>, Input) -> Return,
 {
-    let birth = ptr::with_exposed_provenance_mut::<Birth<Function>>(argument);
-    // SAFETY: `with_stack_size` switches here with the address of its live local.
-    let birth = unsafe { &mut *birth };
-    let function = birth
-        .function
-        .take()
-        .expect("a coroutine must be given its function");
+    let birth = ptr::with_exposed_provenance::<Birth<Function>>(argument);
+    // SAFETY: `with_stack_size` switches here with the address of its local, whose content is ours.
+    let birth = unsafe { birth.read() };
+    let function = birth.function;
     let suspender = Suspender {
-        resumption: Cell::new(ptr::null_mut()),
+        resumer: Cell::new(ptr::null_mut()),
+        resumer_panicking: Cell::new(false),
         bottom: birth.bottom,
         stack_bytes: birth.stack_bytes,
         values: PhantomData,
     };
-    let creator = birth.link;
-    // The function is here; the creator has nothing more to keep alive. Wait for the first resume.
-    // SAFETY: the creator has left its context in the link.
-    let first = unsafe { context::switch(&raw mut birth.link, creator, 0) };
+    // Everything is here; back to the creator, and wait for the first resume.
+    // SAFETY: the creator waits, suspended by the switch that brought us here.
+    let first = unsafe { context::exchange(birth.creator, 0) };
     // No panic may leave this function, for nothing is above it; `suspender` is not used after one.
     let result = panic::catch_unwind(AssertUnwindSafe(|| match suspender.accept(first) {
         Some(input) => function(&suspender, input),
@@ -376,13 +367,9 @@ where
     };
     let departing = ManuallyDrop::new(Departing(outcome));
     let address = (&raw const departing).expose_provenance() | LAST;
-    // SAFETY: a resumption stands on the stack of its resumer, who waits for us.
-    let link = unsafe { &raw mut (*suspender.resumption.get()).link };
-    // SAFETY: as above.
-    let resumer = unsafe { link.read() };
-    // SAFETY: the resumer has left its context in the link. Nothing on this stack is needed but the
-    // outcome, which it moves out before it gives the stack back.
-    unsafe { context::switch(link, resumer, address) };
+    // SAFETY: the resumer waits for us. Nothing on this stack is needed but the outcome, which it
+    // moves out before it gives the stack back.
+    unsafe { context::exchange(suspender.resumer.get(), address) };
     unreachable!("a coroutine that is complete must not be continued")
 }
 

@@ -26,7 +26,7 @@ pub(crate) mod stack;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{prepare, switch};
+pub(crate) use x86_64::{exchange, prepare, save_and_exchange};
 
 pub(crate) use stack::{DEFAULT_SLOT_BYTES, Kind, Label, Stack, StackPool, StackPools};
 
@@ -38,6 +38,25 @@ pub(crate) type StackPointer = *mut u8;
 /// It never returns, for there is nothing under it on its stack, and no panic may leave it: it
 /// catches them all, and its last act is a switch away for good.
 pub(crate) type Entry = unsafe extern "C" fn(argument: usize) -> !;
+
+/// Suspends the running context into `save` and continues `to`, where `value` comes out of the
+/// switch that left it. Returns, once somebody switches back, the value given there.
+///
+/// # Safety
+///
+/// `save` must be valid to write, and `to` must be a context of this OS thread that [`prepare`] or
+/// a switch has just left there: each may be continued once. Both stacks must stay mapped, and this
+/// one must not be freed while it stands suspended, unless what lies on it may be forgotten.
+///
+/// There are two more forms, with the same contract. [`exchange`] stores nothing, but returns
+/// besides the value the context that has switched back: the two sides of a coroutine pass each
+/// other on like this, in a register, since a word that one side stores and the other loads at once
+/// would take longer than the rest of the switch. [`save_and_exchange`] does both.
+#[inline(always)]
+pub(crate) unsafe fn switch(save: *mut StackPointer, to: StackPointer, value: usize) -> usize {
+    // SAFETY: the caller's promise is the same.
+    unsafe { save_and_exchange(save, to, value) }.1
+}
 
 #[cfg(test)]
 mod tests;
