@@ -45,29 +45,18 @@ impl SelectPoller {
         usize::try_from(fd).is_ok_and(|place| self.tokens.get(place).is_some_and(Option::is_some))
     }
 
-    fn ask(&mut self, fd: RawFd, interest: Interest) {
-        self.asked
-            .readable
-            .set(fd, interest.contains(Interest::READABLE));
-        self.asked
-            .writable
-            .set(fd, interest.contains(Interest::WRITABLE));
-        self.asked
-            .exceptional
-            .set(fd, interest.contains(Interest::PRIORITY));
-    }
-
-    /// Which of the descriptors asked for are not open. One such makes select refuse them all, and
-    /// it does not say which. `None` if all are open by now.
-    fn find_closed(&self) -> Option<DescriptorSet> {
-        let mut closed = None;
+    /// Sorts out the descriptors that are not open: one such makes select refuse them all, and it
+    /// does not say which. Answers what is left to ask, and who was sorted out.
+    fn without_closed(&self) -> (Sets, DescriptorSet) {
+        let (mut asked, mut closed) = (self.asked, DescriptorSet::new());
         for fd in 0..self.tokens.len() as RawFd {
-            if self.asked.any_contains(fd) && wait::check_open(fd).is_err() {
+            if asked.any_contains(fd) && wait::check_open(fd).is_err() {
                 log::debug!("select: descriptor {fd} was closed but not removed");
-                closed.get_or_insert_with(DescriptorSet::new).set(fd, true);
+                ask(&mut asked, fd, Interest::EMPTY);
+                closed.set(fd, true);
             }
         }
-        closed
+        (asked, closed)
     }
 }
 
@@ -111,7 +100,7 @@ impl Poller for SelectPoller {
             self.tokens.resize(place + 1, None);
         }
         self.tokens[place] = Some(token);
-        self.ask(fd, interest);
+        ask(&mut self.asked, fd, interest);
         log::trace!(
             "select: watch descriptor {fd} as token {} ({interest:?})",
             token.0
@@ -131,7 +120,7 @@ impl Poller for SelectPoller {
             return Err(unknown());
         }
         self.tokens[fd as usize] = Some(token);
-        self.ask(fd, interest);
+        ask(&mut self.asked, fd, interest);
         log::trace!(
             "select: descriptor {fd} is now token {} ({interest:?})",
             token.0
@@ -142,7 +131,7 @@ impl Poller for SelectPoller {
     fn remove(&mut self, fd: RawFd) -> io::Result<()> {
         log::trace!("select: forget descriptor {fd}");
         if self.is_known(fd) {
-            self.ask(fd, Interest::EMPTY);
+            ask(&mut self.asked, fd, Interest::EMPTY);
             self.tokens[fd as usize] = None;
             // Cut off the unused end, which every wait would look through.
             let used = self
@@ -158,13 +147,17 @@ impl Poller for SelectPoller {
     fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         events.clear();
         let count = self.tokens.len();
-        let (found, closed) = match select(count as RawFd, &self.asked, timeout) {
-            Ok(found) => (found, DescriptorSet::new()),
-            Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
-                (Sets::new(), self.find_closed().ok_or(error)?)
-            }
-            Err(error) => return Err(error),
-        };
+        let mut closed = DescriptorSet::new();
+        let mut found = select(count as RawFd, &self.asked, timeout);
+        if let Err(error) = &found
+            && error.raw_os_error() == Some(libc::EBADF)
+        {
+            // There is news for sure, so the others are only looked at.
+            let asked;
+            (asked, closed) = self.without_closed();
+            found = select(count as RawFd, &asked, Some(Duration::ZERO));
+        }
+        let found = found?;
         for place in (0..count).map(|step| (self.first + step) % count) {
             let Some(token) = self.tokens[place] else {
                 continue;
@@ -183,4 +176,16 @@ impl Poller for SelectPoller {
         log::trace!("select: {} events", events.len());
         Ok(())
     }
+}
+
+/// Puts what is asked about one descriptor into the sets.
+fn ask(sets: &mut Sets, fd: RawFd, interest: Interest) {
+    let Sets {
+        readable,
+        writable,
+        exceptional,
+    } = sets;
+    readable.set(fd, interest.contains(Interest::READABLE));
+    writable.set(fd, interest.contains(Interest::WRITABLE));
+    exceptional.set(fd, interest.contains(Interest::PRIORITY));
 }
