@@ -22,6 +22,7 @@ pub mod reactor;
 #[allow(dead_code)] // Until net uses all of it.
 mod sched;
 pub mod selector;
+pub mod sync;
 pub(crate) mod sys;
 pub mod thread;
 pub mod timer;
