@@ -14,7 +14,7 @@
 //! ```
 
 mod builder;
-#[allow(dead_code, unused_imports)] // Until the scheduler uses all of it.
+
 mod context;
 pub mod coroutine;
 pub mod poller;

@@ -51,7 +51,6 @@ pub(crate) fn run<T>(settings: Settings, main: impl FnOnce() -> T) -> io::Result
         Worker::of_this_thread().is_none(),
         "runtime::run was called inside a runtime; spawn a green thread instead"
     );
-    // overflow install
     let inboxes: Vec<OpenInbox> = (0..settings.workers)
         .map(|_| Inbox::open().map(OpenInbox))
         .collect::<io::Result<_>>()?;
