@@ -79,11 +79,10 @@ impl Running {
         if let Some(mut output) = self.0.stderr.take() {
             output.read_to_string(&mut complaint)?;
         }
-        let first = complaint
-            .lines()
-            .find(|line| !line.trim().is_empty())
-            .unwrap_or("");
-        Err(Failure(format!("{status}: {first}")))
+        // A panic names its place on the first line and its reason on the second.
+        let lines = complaint.lines().filter(|line| !line.trim().is_empty());
+        let said: Vec<&str> = lines.take(2).collect();
+        Err(Failure(format!("{status}: {}", said.join(" "))))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The table of ratios and the same as JSON.
 //!
-//! Outside the layers. A ratio is ours divided by the peer's, of the medians over all rounds; beside
+//! Outside the layers. A ratio is ours divided by the peer's, of the medians of all rounds; beside
 //! it stand the quartiles of the ratios of the single rounds, which tell how far to believe it.
 //! Deliberately not here: means. One disturbed round would move them.
 

@@ -17,7 +17,7 @@ use crate::machine::{self, Memory};
 /// excepted), and only the number is read, so no ordering is needed.
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
 
-/// Parks `count` green threads, prints the bytes that each of them takes (together, and of these the
+/// Parks `count` green threads, prints the bytes that each of them takes (all, and of these the
 /// page tables) and ends the process.
 pub(crate) fn run(peer: Peer, count: u64) -> io::Result<Infallible> {
     match peer {

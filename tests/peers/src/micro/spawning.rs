@@ -40,7 +40,7 @@ fn tokio(batch: u64, rounds: u64) -> io::Result<Duration> {
     let runtime = ::tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // Inside a task and not in block_on's own future, as green threads are spawned by green threads.
+    // Inside a task, not in block_on's own future, as green threads are spawned by green threads.
     let main = runtime.spawn(async move {
         let mut running = Vec::with_capacity(batch as usize);
         let start = Instant::now();
