@@ -17,9 +17,10 @@ mod builder;
 
 mod context;
 pub mod coroutine;
+pub mod net;
 pub mod poller;
 pub mod reactor;
-#[allow(dead_code)] // Until net uses all of it.
+#[allow(dead_code)] // Until somebody waits for bare descriptors.
 mod sched;
 pub mod selector;
 pub mod sync;

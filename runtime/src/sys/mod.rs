@@ -5,6 +5,7 @@
 //!
 //! Man pages: intro(2), signal(7) for `EINTR`. Not here: anything that decides when to wait.
 
+pub(crate) mod address;
 pub(crate) mod clock;
 #[cfg(target_os = "linux")]
 pub(crate) mod epoll;
@@ -14,6 +15,7 @@ pub(crate) mod kqueue;
 pub(crate) mod memory;
 pub(crate) mod select;
 pub(crate) mod signal;
+pub(crate) mod socket;
 pub(crate) mod wait;
 pub(crate) mod waker;
 
