@@ -1,4 +1,5 @@
 //! What the integration tests share.
 
 pub mod binaries;
+pub mod child;
 pub mod watchdog;

@@ -1,0 +1,52 @@
+//! Runs a test's body in a process of its own.
+//!
+//! Test support. For what would disturb other tests of the same process, or be disturbed by them:
+//! counting descriptors, signals, using up a resource, dying. Deliberately not here: programs of
+//! the product (see `binaries`).
+
+use std::process::{Command, Stdio};
+
+/// Set in the process that runs the body.
+const CHILD: &str = "TESTS_CHILD";
+
+/// In the parent: runs the test called `test` (its full path inside the executable) once more, in
+/// a child where nothing else runs, and expects success. In that child: runs `body`.
+///
+/// # Panics
+///
+/// If the child fails; the panic carries what it printed.
+pub fn in_child(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(CHILD).is_some_and(|name| name == test) {
+        return body();
+    }
+    let executable = std::env::current_exe().expect("a running test has a path");
+    let output = Command::new(executable)
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, test)
+        .stdin(Stdio::null())
+        .output()
+        .expect("a test can run itself");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{test} failed in its child, {}:\n{text}\n{errors}",
+        output.status
+    );
+    // A name that fits no test runs nothing, and that succeeds too.
+    assert!(text.contains("1 passed"), "{test} is not a test:\n{text}");
+}
+
+/// How many descriptors this process has open.
+///
+/// # Panics
+///
+/// Where the system does not list them.
+pub fn descriptors() -> usize {
+    let listing = if cfg!(target_os = "linux") {
+        "/proc/self/fd"
+    } else {
+        "/dev/fd"
+    };
+    std::fs::read_dir(listing).expect(listing).count()
+}
