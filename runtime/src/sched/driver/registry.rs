@@ -7,7 +7,8 @@
 //! again and again while nobody reads it, so there the interest is what is waited for, no more.
 //!
 //! Once the peer has closed its side, no further event may come, although there may be an end of
-//! file left to read: from then on reading is always believed to be ready.
+//! file left to read: from then on reading is always believed to be ready. So it is after urgent
+//! data, before which a read ends early although more has come.
 //!
 //! All waiters of a direction are woken by an event, since an edge is not repeated for the second.
 //!
@@ -54,8 +55,9 @@ struct Lanes {
     fd: RawFd,
     read: Lane,
     write: Lane,
-    /// The peer sends no more: reading never has to wait again.
-    closed: bool,
+    /// A short read does not mean that nothing is left: the peer sends no more, and its end is
+    /// there to be read; or it has sent urgent data, before which a read ends early (tcp(7)).
+    never_drained: bool,
     /// Whether a source has it registered until it is closed; otherwise the last visitor ends it.
     settled: bool,
     visitors: u32,
@@ -87,6 +89,8 @@ pub(crate) struct Registry {
     selector: RefCell<Selector<Registered>>,
     ready: RefCell<Ready>,
     edge_triggered: bool,
+    /// What a descriptor is registered for where that is edge-triggered.
+    interest: Interest,
     /// How many green threads wait in some list.
     waiting: Cell<usize>,
 }
@@ -108,8 +112,14 @@ impl Registry {
     pub(crate) fn new(kind: Kind, waker: RawFd) -> io::Result<Registry> {
         let mut selector = Selector::with_kind(kind)?;
         selector.register(&waker, Interest::READABLE, Registered::Waker)?;
+        let capabilities = selector.capabilities();
+        let interest = match capabilities.priority {
+            true => Interest::BOTH.union(Interest::PRIORITY),
+            false => Interest::BOTH,
+        };
         Ok(Registry {
-            edge_triggered: selector.capabilities().edge_triggered,
+            edge_triggered: capabilities.edge_triggered,
+            interest,
             selector: RefCell::new(selector),
             ready: RefCell::new(Ready::new()),
             waiting: Cell::new(0),
@@ -147,7 +157,7 @@ impl Registry {
     #[inline]
     pub(super) fn note_drained(&self, key: Key, direction: Direction) {
         self.with(key, |lanes| {
-            if direction == Direction::Write || !lanes.closed {
+            if direction == Direction::Write || !lanes.never_drained {
                 lanes.lane(direction).ready = false;
             }
         });
@@ -206,7 +216,7 @@ impl Registry {
             return Ok(entry.key);
         }
         let (trigger, interest) = match self.edge_triggered {
-            true => (Trigger::Edge, Interest::BOTH),
+            true => (Trigger::Edge, self.interest),
             false => (Trigger::Level, interest_in(direction)),
         };
         let (read, write) = (Lane::new(true), Lane::new(true));
@@ -214,7 +224,8 @@ impl Registry {
             fd,
             read,
             write,
-            closed: false,
+            // Where urgent data cannot be told from other data, no short read is trusted.
+            never_drained: self.edge_triggered && !self.interest.contains(Interest::PRIORITY),
             settled: false,
             visitors: 0,
         };
@@ -292,8 +303,8 @@ impl Registry {
             Some(Registered::Waker) => return worker.inbox.drain(),
             None => return,
         };
-        lanes.closed |= readiness.is_closed();
-        if readiness.is_readable() || readiness.is_closed() {
+        lanes.never_drained |= readiness.is_closed() || readiness.is_priority();
+        if readiness.is_readable() || readiness.is_closed() || readiness.is_priority() {
             self.wake_all(worker, &mut lanes.read);
         }
         if readiness.is_writable() {
