@@ -1,13 +1,14 @@
 //! Where the tests find the product's programs, built from the sources as they are now.
 //!
-//! Test support. `cargo test` builds the tests, not the programs of other packages, so a test that starts
-//! `server` could meet yesterday's. Here cargo is asked to bring the program up to date first, once a
-//! process, with the profile and for the target that the test itself was built with: both are read from
-//! where the running test executable lies (`TARGET-DIR/[TARGET/]PROFILE/deps/NAME`).
+//! Test support. `cargo test` builds the tests, not the programs of other packages, so a test that
+//! starts `server` could meet yesterday's. Here cargo is asked to bring the program up to date
+//! first, once a process, with the profile and for the target that the test itself was built with:
+//! both are read from where the running test executable lies
+//! (`TARGET-DIR/[TARGET/]PROFILE/deps/NAME`).
 //!
-//! Deliberately not here: starting the programs, which each test does in its own way. And no build at
-//! all if `TESTS_BINARIES` names a directory: the programs in it are taken as they are, which is how the
-//! tests run where there is no cargo (an emulator, an installed copy).
+//! Deliberately not here: starting the programs, which each test does in its own way. And no build
+//! at all if `TESTS_BINARIES` names a directory: the programs in it are taken as they are, which is
+//! how the tests run where there is no cargo (an emulator, an installed copy).
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ use std::sync::OnceLock;
 ///
 /// If it cannot be built; the panic carries what cargo said.
 pub fn server() -> PathBuf {
-    static SERVER: OnceLock<PathBuf> = OnceLock::new();
-    SERVER.get_or_init(|| program("server")).clone()
+    static SERVER: Program = Program::new();
+    found(SERVER.get_or_init(|| program("server")))
 }
 
 /// The up-to-date `client` program.
@@ -30,8 +31,19 @@ pub fn server() -> PathBuf {
 ///
 /// If it cannot be built; the panic carries what cargo said.
 pub fn client() -> PathBuf {
-    static CLIENT: OnceLock<PathBuf> = OnceLock::new();
-    CLIENT.get_or_init(|| program("client")).clone()
+    static CLIENT: Program = Program::new();
+    found(CLIENT.get_or_init(|| program("client")))
+}
+
+/// Where the program is, or why it could not be built: a build that fails is not tried again by
+/// every test of the process.
+type Program = OnceLock<Result<PathBuf, String>>;
+
+fn found(program: &Result<PathBuf, String>) -> PathBuf {
+    match program {
+        Ok(path) => path.clone(),
+        Err(message) => panic!("{message}"),
+    }
 }
 
 /// What the path of a test executable tells of its build.
@@ -43,30 +55,33 @@ struct Build {
     programs: PathBuf,
 }
 
-fn program(package: &str) -> PathBuf {
+fn program(package: &str) -> Result<PathBuf, String> {
     let file_name = format!("{package}{}", env::consts::EXE_SUFFIX);
     if let Some(directory) = env::var_os("TESTS_BINARIES") {
-        let path = Path::new(&directory).join(&file_name);
-        assert!(
-            path.is_file(),
-            "TESTS_BINARIES is set, but there is no {}",
-            path.display()
+        return existing(
+            Path::new(&directory).join(&file_name),
+            "which TESTS_BINARIES names",
         );
-        return path;
     }
     let executable = env::current_exe().expect("a running test has a path");
     let build = build_of(&executable);
-    run_cargo(package, &build);
-    let path = build.programs.join(&file_name);
-    assert!(
-        path.is_file(),
-        "cargo built {package}, but there is no {}",
-        path.display()
-    );
-    path
+    run_cargo(package, &build)?;
+    existing(
+        build.programs.join(&file_name),
+        "which cargo has just built",
+    )
 }
 
-/// The target directory is told from a target's subdirectory by the `CACHEDIR.TAG` that cargo puts there.
+fn existing(path: PathBuf, origin: &str) -> Result<PathBuf, String> {
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(format!("no {}, {origin}", path.display()))
+    }
+}
+
+/// The target directory is told from a target's subdirectory by the `CACHEDIR.TAG` that cargo puts
+/// there.
 fn build_of(executable: &Path) -> Build {
     let deps = executable.parent().expect("a test lies in `deps`");
     let programs = if deps.ends_with("deps") {
@@ -106,7 +121,7 @@ fn build_of(executable: &Path) -> Build {
     }
 }
 
-fn run_cargo(package: &str, build: &Build) {
+fn run_cargo(package: &str, build: &Build) -> Result<(), String> {
     // The cargo that runs this test, or else the one that compiled it.
     let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut command = Command::new(cargo);
@@ -120,8 +135,8 @@ fn run_cargo(package: &str, build: &Build) {
     if let Some(target) = &build.target {
         command.args(["--target", target]);
     }
-    // What cargo tells a test about the test's own package must not look like a changed environment to
-    // the build scripts of this build: they would run again, every time.
+    // What cargo tells a test about the test's own package must not look like a changed environment
+    // to the build scripts of this build: they would run again, every time.
     for (name, _) in env::vars_os() {
         let Some(name) = name.to_str() else { continue };
         let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
@@ -135,12 +150,14 @@ fn run_cargo(package: &str, build: &Build) {
         }
     }
     let output = command.output().expect("cargo can be started");
-    assert!(
-        output.status.success(),
-        "`cargo build --package {package}` failed ({}):\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!(
+        "`cargo build --package {package}` failed ({}):\n{said}",
+        output.status
+    ))
 }
 
 #[cfg(test)]
