@@ -1,3 +1,130 @@
-//! Placeholder entry of `client`.
+//! `client`: puts connections on a server, checks every reply, measures.
+//!
+//! Application on L4: each connection is a green thread of the runtime. Read `connection` first
+//! (what one connection does), then `message` and `verify` (what is sent, and how a reply is
+//! checked), then `load` (the run around them).
+//!
+//! Deliberately not here: anything that another program would use; there is no library.
 
-fn main() {}
+mod arguments;
+mod connection;
+mod failure;
+mod limits;
+mod load;
+mod measure;
+mod message;
+mod print;
+mod progress;
+mod report;
+mod verify;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+// Whatever waits comes from here, under the names that std gives it.
+use runtime::{net, thread};
+
+use arguments::Arguments;
+use failure::{Failure, Phase};
+use load::{Load, Outcome};
+use progress::Progress;
+use report::{JsonFile, OutcomeWord, Report};
+
+/// Something failed; also what a run ends with that could not start.
+const EXIT_FAILED: u8 = 1;
+/// Added to a signal's number, as shells do.
+const EXIT_SIGNAL: u8 = 128;
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let settings = Arguments::parse().into_load();
+    match run(settings) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn run(settings: arguments::Load) -> Result<ExitCode, String> {
+    let json = match &settings.json {
+        None => None,
+        Some(path) => {
+            let file = JsonFile::new(path);
+            Some(file.map_err(|error| format!("--json {}: {error}", path.display()))?)
+        }
+    };
+    let signal = catch_signals().map_err(|error| format!("signals cannot be caught: {error}"))?;
+    let prepared = limits::prepare(settings.connections);
+    let (report, outcome) = match prepared {
+        Ok(()) => runtime::Builder::new()
+            .run(move || load(settings, &signal))
+            .map_err(|error| format!("the runtime cannot start: {error}"))?,
+        Err(obstacles) => {
+            let load = Load::new(settings);
+            load.fail_all(Failure::new(
+                Phase::Prepare,
+                "limits",
+                obstacles.join("\nerror: "),
+            ));
+            (Report::of(&load, Outcome::Complete), Outcome::Complete)
+        }
+    };
+    show(&report);
+    if let Some(json) = json {
+        json.write(&report)
+            .map_err(|error| format!("the report cannot be written: {error}"))?;
+    }
+    Ok(exit_code(&report, outcome))
+}
+
+/// The run, on the main green thread.
+fn load(settings: arguments::Load, signal: &AtomicUsize) -> (Report, Outcome) {
+    let mut progress = Progress::new(settings.quiet);
+    let load = Rc::new(Load::new(settings));
+    let outcome = load.run(signal, &mut progress);
+    // The books are closed here: what ends with the runtime after an interruption must not be in
+    // them.
+    (Report::of(&load, outcome), outcome)
+}
+
+/// The first SIGINT or SIGTERM leaves its number in the result, the second one ends the process at
+/// once.
+fn catch_signals() -> io::Result<Arc<AtomicUsize>> {
+    let number = Arc::new(AtomicUsize::new(0));
+    let armed = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The order matters: a signal finds the way out armed only if another one came before.
+        let status = i32::from(EXIT_SIGNAL) + signal;
+        flag::register_conditional_shutdown(signal, status, Arc::clone(&armed))?;
+        flag::register(signal, Arc::clone(&armed))?;
+        flag::register_usize(signal, Arc::clone(&number), signal as usize)?;
+    }
+    Ok(number)
+}
+
+fn show(report: &Report) {
+    if report.outcome == OutcomeWord::NotStarted {
+        eprint!("{}", print::not_started(report));
+        return;
+    }
+    // Who closed our standard output does not want to read it; the exit code still tells how it
+    // went.
+    let _ = io::stdout().write_all(print::report(report).as_bytes());
+}
+
+fn exit_code(report: &Report, outcome: Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Interrupted(signal) => ExitCode::from(EXIT_SIGNAL.saturating_add(signal as u8)),
+        Outcome::Complete if report.is_clean() => ExitCode::SUCCESS,
+        Outcome::Complete => ExitCode::from(EXIT_FAILED),
+    }
+}

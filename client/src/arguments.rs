@@ -1,0 +1,227 @@
+//! The command line of `client`.
+//!
+//! Application, above L4. Everything that can be told wrong from the words alone is refused here,
+//! as a usage error (exit code 2), before a descriptor is opened.
+//!
+//! Deliberately not here: what only the machine can tell (descriptors, ports: `limits`) and what
+//! only the network can tell (names, refusals: `load`).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// What `--help` adds after the options.
+const AFTER_HELP: &str = "\
+Every reply is compared with what was sent, byte for byte. A connection that fails is closed and
+counted, never opened again; the others go on.
+
+Exit codes:
+  0    everything sent was answered, right and in order, and every connection ended in order
+  1    anything failed, or the run could not start
+  2    the command line is wrong
+  130  Ctrl-C: the report so far is printed (a second Ctrl-C ends at once); 143: SIGTERM, the same
+
+Keys of --json (durations in the unit that ends the name):
+  outcome       complete | interrupted | not_started
+  settings      what the run was asked to do
+  connections   asked = connected + failed + connecting; connected = closed + broken + open
+  connect       elapsed_s of all, latency_ns of each
+  messages      sent = answered + failed + in_flight
+  window        from when all are connected until the end: elapsed_s, answered, bytes,
+                requests_per_s, bytes_per_s (of replies)
+  latency_ns    count, min, mean, p50, p90, p99, p99_9, max
+  failures      list of phase, cause, connections, messages, first (the first one in words)
+  client        cpu_s, cpu_share (1 = one core), cpu_per_request_ns, lag_ns, limit (null, or why the
+                client itself held the rate back)";
+
+/// The load client: many connections, every reply checked, everything measured.
+#[derive(Debug, Parser)]
+#[command(name = "client", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    load: Load,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load a server, check every reply, report (this is what `client` alone does)
+    #[command(after_help = AFTER_HELP)]
+    Load(Load),
+}
+
+impl Arguments {
+    /// What to do; `client` alone means `client load`.
+    pub(crate) fn into_load(self) -> Load {
+        match self.command {
+            Some(Command::Load(load)) => load,
+            None => self.load,
+        }
+    }
+}
+
+/// The options of `client load`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Load {
+    /// The server's address, as HOST:PORT; the host may be a name
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address)]
+    pub(crate) connect: String,
+
+    /// How many connections, each a green thread
+    // The message filler has 20 bits for the connection.
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: u32,
+
+    /// Pad each message to this many bytes; one that is longer by itself is sent as it is
+    #[arg(long = "size", value_name = "BYTES", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=64 * 1024 * 1024))]
+    pub(crate) size_bytes: u32,
+
+    /// For how long to send, once all are connected [default: 10s]
+    #[arg(long, value_name = "TIME", conflicts_with = "messages", value_parser = duration)]
+    duration: Option<Duration>,
+
+    /// Instead of a duration: how many messages each connection sends
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    messages: Option<u64>,
+
+    /// Expect the replies in upper case, as from `server --upper`
+    #[arg(long)]
+    pub(crate) upper: bool,
+
+    /// A reply, or the end of a connection, that takes longer is a failure
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+
+    /// A connection that takes longer to come up is a failure
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(crate) connect_timeout: Duration,
+
+    /// Write the report to FILE as JSON, too; FILE is replaced at once, as a whole
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Show no progress while it runs
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// When a connection has sent enough.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All connections stop this long after they are all up.
+    Duration(Duration),
+    /// Each connection sends this many messages.
+    Messages(u64),
+}
+
+impl Load {
+    /// When a connection has sent enough.
+    pub(crate) fn extent(&self) -> Extent {
+        match (self.messages, self.duration) {
+            (Some(messages), _) => Extent::Messages(messages),
+            (None, duration) => Extent::Duration(duration.unwrap_or(Duration::from_secs(10))),
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error} (write it as 10s, 500ms or 2min)"))?;
+    if duration.is_zero() {
+        return Err("it must be longer than nothing".to_owned());
+    }
+    Ok(duration)
+}
+
+/// Only the form is checked: looking a name up is the run's first step.
+fn address(text: &str) -> Result<String, String> {
+    let form = "write it as HOST:PORT, for example 127.0.0.1:8080, [::1]:8080 or localhost:8080";
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(format!("there is no port; {form}"));
+    };
+    match port.parse::<u16>() {
+        Err(_) => return Err(format!("`{port}` is no port; {form}")),
+        Ok(0) => return Err("nothing can be reached at port 0".to_owned()),
+        Ok(_) => {}
+    }
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() || (host.contains(':') && !bracketed) {
+        return Err(format!("`{host}` is no host; {form}"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &[&str]) -> Result<Load, clap::Error> {
+        let words = std::iter::once("client").chain(words.iter().copied());
+        Arguments::try_parse_from(words).map(Arguments::into_load)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        // Goal: clap finds no contradiction in the definition. Method: its own check.
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn load_is_what_client_alone_does() {
+        // Goal: `client` and `client load` take the same options and defaults. Method: parses both.
+        for words in [vec![], vec!["load"]] {
+            let load = parse(&words).unwrap();
+            assert_eq!(load.connect, "127.0.0.1:8080");
+            assert_eq!(
+                (load.connections, load.size_bytes, load.upper),
+                (400, 64, false)
+            );
+            assert_eq!(load.extent(), Extent::Duration(Duration::from_secs(10)));
+        }
+        for words in [
+            vec!["--messages", "7", "--upper"],
+            vec!["load", "--messages", "7", "--upper"],
+        ] {
+            let load = parse(&words).unwrap();
+            assert_eq!(load.extent(), Extent::Messages(7));
+            assert!(load.upper);
+        }
+        let load = parse(&["--duration", "1min 30s"]).unwrap();
+        assert_eq!(load.extent(), Extent::Duration(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn wrong_words_are_usage_errors() {
+        // Goal: each senseless option is refused with exit code 2. Method: parses them one by one.
+        for words in [
+            vec!["--connections", "0"],
+            vec!["--connections", "1000001"],
+            vec!["--size", "0"],
+            vec!["--messages", "0"],
+            vec!["--messages", "3", "--duration", "3s"],
+            vec!["--duration", "0s"],
+            vec!["--duration", "10"],
+            vec!["--timeout", "soon"],
+            vec!["--connect", "localhost"],
+            vec!["--connect", "localhost:http"],
+            vec!["--connect", "127.0.0.1:0"],
+            vec!["--connect", ":80"],
+            vec!["--connect", "::1"],
+            vec!["--connect", "::1:80"],
+            vec!["--upper", "load"],
+            vec!["unknown"],
+        ] {
+            let error = parse(&words).expect_err(&format!("{words:?} was taken"));
+            assert_eq!(error.exit_code(), 2, "{words:?}");
+        }
+        for address in ["localhost:80", "[::1]:80", "10.0.0.1:65535"] {
+            assert_eq!(parse(&["--connect", address]).unwrap().connect, address);
+        }
+    }
+}

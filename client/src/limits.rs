@@ -1,0 +1,116 @@
+//! Whether the machine allows as many connections as were asked for, checked before the first one.
+//!
+//! Application, above L4. Rests on getrlimit(2) and ip(7) (`ip_local_port_range`). A run that finds
+//! out half-way gives errors that look like the server's; so it does not start, and the remedy is
+//! named.
+//!
+//! Deliberately not here: the server's limits, which only the server knows.
+
+use std::fs;
+use std::io;
+use std::ops::RangeInclusive;
+
+use rlimit::Resource;
+
+/// Descriptors besides the connections: the standard three, the poller, wakers, a name look-up,
+/// files.
+const SPARE_DESCRIPTORS: u64 = 32;
+
+/// Which local ports the kernel gives to connections; only Linux tells it so.
+const PORT_RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// Raises the soft limit of descriptors as far as `connections` need.
+///
+/// # Errors
+///
+/// What stands in the way of that many connections, one remedy for each.
+pub(crate) fn prepare(connections: u32) -> Result<(), Vec<String>> {
+    let mut obstacles = Vec::new();
+    match raise_descriptor_limit(connections) {
+        Ok(None) => {}
+        Ok(Some(obstacle)) => obstacles.push(obstacle),
+        // Not knowing the limit is no reason to refuse: the connections will tell.
+        Err(error) => log::warn!("the limit of descriptors cannot be raised: {error}"),
+    }
+    let range = fs::read_to_string(PORT_RANGE_FILE)
+        .ok()
+        .and_then(|text| port_range(&text));
+    obstacles.extend(range.and_then(|range| port_obstacle(connections, &range)));
+    if obstacles.is_empty() {
+        Ok(())
+    } else {
+        Err(obstacles)
+    }
+}
+
+fn raise_descriptor_limit(connections: u32) -> io::Result<Option<String>> {
+    let needed = u64::from(connections) + SPARE_DESCRIPTORS;
+    let (soft, hard) = Resource::NOFILE.get()?;
+    if soft >= needed {
+        return Ok(None);
+    }
+    if hard < needed {
+        return Ok(Some(format!(
+            "{connections} connections need {needed} descriptors, but the limit is {hard}: \
+             raise the limit with `ulimit -n {needed}` (as root, or in limits.conf), \
+             or ask for at most {} with --connections",
+            hard.saturating_sub(SPARE_DESCRIPTORS)
+        )));
+    }
+    Resource::NOFILE.set(needed, hard)?;
+    log::info!("raised the limit of descriptors from {soft} to {needed}");
+    Ok(None)
+}
+
+/// The two numbers of the kernel's file.
+fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let (first, last) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some(first..=last)
+}
+
+/// All connections go to one address and port, so each needs a local port of its own.
+fn port_obstacle(connections: u32, range: &RangeInclusive<u16>) -> Option<String> {
+    let ports = range.len();
+    if connections as usize <= ports {
+        return None;
+    }
+    let (first, last) = (range.start(), range.end());
+    let remedy = if connections <= 64_512 {
+        "widen the range with `sysctl -w net.ipv4.ip_local_port_range='1024 65535'`, or ask for"
+    } else {
+        "no range has that many: run several clients from several addresses, or ask for"
+    };
+    Some(format!(
+        "{connections} connections to one address need as many local ports, \
+         and the system has {ports} ({first} to {last}): {remedy} at most {ports} \
+         with --connections"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_file_is_read() {
+        // Goal: the form of the kernel's file, and nothing else, is understood. Method: texts.
+        assert_eq!(port_range("32768\t60999\n"), Some(32768..=60999));
+        assert_eq!(port_range("32768"), None);
+        assert_eq!(port_range("many\tports\n"), None);
+    }
+
+    #[test]
+    fn too_few_ports_are_told_with_the_remedy() {
+        // Goal: the exact border, and the remedy on each side of what can be had. Method: calls it
+        // there.
+        assert_eq!(port_obstacle(100, &(1000..=1099)), None);
+        let small = port_obstacle(101, &(1000..=1099)).unwrap();
+        assert!(
+            small.contains("sysctl -w net.ipv4.ip_local_port_range"),
+            "{small}"
+        );
+        let large = port_obstacle(70_000, &(1024..=65_535)).unwrap();
+        assert!(large.contains("several clients"), "{large}");
+    }
+}

@@ -1,0 +1,115 @@
+//! What is shown while the run goes on, on standard error: a bar on a terminal, a line a second
+//! elsewhere.
+//!
+//! Application, above L4. Deliberately not here: threads. The supervisor calls often, and most
+//! calls return at once.
+
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+
+use crate::arguments::Extent;
+use crate::load::{Load, State};
+
+const LINE_EVERY: Duration = Duration::from_secs(1);
+const BAR_EVERY: Duration = Duration::from_millis(100);
+
+pub(crate) struct Progress {
+    form: Form,
+    begun: Instant,
+    last: Instant,
+    answered: u64,
+}
+
+enum Form {
+    None,
+    Lines,
+    Bar(ProgressBar),
+}
+
+impl Progress {
+    pub(crate) fn new(quiet: bool) -> Progress {
+        let form = if quiet {
+            Form::None
+        } else if stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            Form::Bar(ProgressBar::new(1).with_style(style))
+        } else {
+            Form::Lines
+        };
+        let now = Instant::now();
+        Progress {
+            form,
+            begun: now,
+            last: now,
+            answered: 0,
+        }
+    }
+
+    pub(crate) fn update(&mut self, load: &Load, now: Instant) {
+        let since = now - self.last;
+        let every = match self.form {
+            Form::None => return,
+            Form::Lines => LINE_EVERY,
+            Form::Bar(_) => BAR_EVERY,
+        };
+        if since < every {
+            return;
+        }
+        let words = self.words(load, since);
+        match &self.form {
+            Form::None => {}
+            Form::Lines => eprintln!("{:6.1} s  {words}", (now - self.begun).as_secs_f64()),
+            Form::Bar(bar) => {
+                let (done, all) = share(load, now);
+                bar.set_length(all);
+                bar.set_position(done.min(all));
+                bar.set_message(words);
+            }
+        }
+        self.last = now;
+        self.answered = load.answered();
+    }
+
+    fn words(&self, load: &Load, since: Duration) -> String {
+        let connected = load.connections_in(State::Open);
+        let failed = load.failures().connections();
+        let mut words = if load.window().is_none() {
+            let all = HumanCount(u64::from(load.settings.connections));
+            format!("connecting: {} of {all}", HumanCount(connected))
+        } else {
+            let rate = (load.answered() - self.answered) as f64 / since.as_secs_f64();
+            let answered = HumanCount(load.answered());
+            format!("{answered} answered  {}/s", HumanCount(rate as u64))
+        };
+        if failed > 0 {
+            words += &format!("  {} failed", HumanCount(failed));
+        }
+        words
+    }
+
+    /// Leaves nothing of the bar, so that the report begins on a clean line.
+    pub(crate) fn finish(&self) {
+        if let Form::Bar(bar) = &self.form {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How much of how much is done.
+fn share(load: &Load, now: Instant) -> (u64, u64) {
+    match load.extent() {
+        Extent::Messages(messages) => (
+            load.answered(),
+            messages.saturating_mul(u64::from(load.settings.connections)),
+        ),
+        Extent::Duration(duration) => {
+            let elapsed = load
+                .window()
+                .map_or(Duration::ZERO, |(start, _)| now - start.at);
+            (elapsed.as_millis() as u64, duration.as_millis() as u64)
+        }
+    }
+}
