@@ -61,6 +61,7 @@ on_every_poller!(
     a_refused_connection_wakes_the_writer,
     priority_data_is_told_apart,
     refuses_what_it_cannot_do,
+    what_is_removed_ends_no_wait,
     remove_after_close_is_fine,
     a_reused_number_is_a_new_descriptor,
     a_forgotten_close_harms_nobody_else,
@@ -457,6 +458,28 @@ fn refuses_what_it_cannot_do(poller: &mut dyn Poller) {
     assert!(wait(poller, LOOK).is_empty());
 }
 
+fn what_is_removed_ends_no_wait(poller: &mut dyn Poller) {
+    // Goal: a removed descriptor does not even make a wait return for nothing, nor fail. Method:
+    // remove one that is ready, between two that are not, first open and then closed, and wait.
+    let (ready, mut far) = pair();
+    let (idle, _idle_far) = pair();
+    far.write_all(b"x").unwrap();
+    let low = duplicate_from(&ready, 100);
+    let high = duplicate_from(&idle, 200);
+    add(poller, &idle, 1, READABLE);
+    add(poller, &low, 2, READABLE);
+    add(poller, &high, 3, READABLE);
+    poller.remove(low.as_raw_fd()).unwrap();
+    let timeout = Duration::from_millis(2);
+    for _ in 0..2 {
+        let begin = Instant::now();
+        assert!(wait(poller, Some(timeout)).is_empty());
+        assert!(begin.elapsed() >= timeout);
+        // SAFETY: `low` is ours; its number now belongs to the idle file.
+        unsafe { libc::dup2(idle.as_raw_fd(), low.as_raw_fd()) };
+    }
+}
+
 fn remove_after_close_is_fine(poller: &mut dyn Poller) {
     // Goal: a descriptor may be removed when it is closed already, silenced or not, and its
     // readiness goes with it. Method: close one that is ready, remove, look.
@@ -757,7 +780,7 @@ fn signals_neither_end_nor_lengthen_a_wait(poller: &mut dyn Poller) {
     assert_eq!(result, 0);
 
     let (near, mut far) = pair();
-    let through = AtomicBool::new(false);
+    let (endless, through) = (AtomicBool::new(false), AtomicBool::new(false));
     let (started, has_started) = mpsc::channel();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
@@ -770,22 +793,26 @@ fn signals_neither_end_nor_lengthen_a_wait(poller: &mut dyn Poller) {
                 assert!(begin.elapsed() >= timeout);
             }
             add(poller, &near, 1, READABLE);
+            endless.store(true, Ordering::Relaxed);
             assert!(wait(poller, None)[&1].is_readable());
             through.store(true, Ordering::Relaxed);
         });
         let target = has_started.recv().unwrap();
-        let before = SIGNALS.load(Ordering::Relaxed);
-        let mut is_written = false;
+        let mut shots_left = 1_000;
         while !through.load(Ordering::Relaxed) && !waiting.is_finished() {
             // SAFETY: `waiting` keeps the thread from being joined, so its name stays valid.
             unsafe { libc::pthread_kill(target, libc::SIGUSR2) };
             thread::yield_now();
-            if !is_written && SIGNALS.load(Ordering::Relaxed) > before + 1_000 {
-                far.write_all(b"x").unwrap();
-                is_written = true;
+            // The wait without a timeout has its share of them before it is ended.
+            if endless.load(Ordering::Relaxed) {
+                shots_left -= 1;
+                if shots_left == 0 {
+                    far.write_all(b"x").unwrap();
+                }
             }
         }
     });
+    assert!(SIGNALS.load(Ordering::Relaxed) > 0);
 }
 
 fn another_thread_ends_the_wait(poller: &mut dyn Poller) {

@@ -344,8 +344,14 @@ fn other_threads_reach_it(kind: Kind) {
             .collect();
         assert_eq!(own, (0..500).collect::<Vec<_>>());
     }
-    thread::spawn(move || handle.wake());
+    // The first handle stays, because dropping the last one would be a wake-up as well.
+    let copy = handle.clone();
+    thread::spawn(move || copy.wake());
     assert_eq!(reactor.run_once(None).unwrap(), 0);
+    // All wake-ups are taken back: the next wait is a real one.
+    let (begin, timeout) = (Instant::now(), Duration::from_millis(2));
+    assert_eq!(reactor.run_once(Some(timeout)).unwrap(), 0);
+    assert!(begin.elapsed() >= timeout);
 }
 
 fn the_last_handle_ends_the_run(kind: Kind) {

@@ -91,15 +91,18 @@ impl Epoll {
         events: &mut [libc::epoll_event],
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        // Rounded up, because rounded down the last millisecond of every wait would be spun away.
-        let timeout_ms = timeout.map_or(-1, |timeout| {
-            c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
-        });
+        let timeout_ms = timeout.map_or(-1, whole_milliseconds);
         let count = events.len() as c_int;
         let instance = self.instance.as_raw_fd();
         // SAFETY: the kernel writes at most `count` events.
         unsafe { kernel::epoll_wait(instance, events.as_mut_ptr(), count, timeout_ms) }
     }
+}
+
+/// `timeout` for epoll_wait. Rounded up, because rounded down the last millisecond of every wait
+/// would be spun away.
+fn whole_milliseconds(timeout: Duration) -> c_int {
+    c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
 }
 
 /// Whether the kernel does not have a call: `ENOSYS`, or the `EPERM` of an older container's
@@ -112,6 +115,19 @@ fn is_unknown_call(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::sys::clock::Moment;
+
+    #[test]
+    fn milliseconds_are_rounded_up() {
+        // Goal: the timeout of the fallback. Method: the cases at its corners.
+        let cases = [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)];
+        for (nanoseconds, milliseconds) in cases {
+            assert_eq!(
+                whole_milliseconds(Duration::from_nanos(nanoseconds)),
+                milliseconds
+            );
+        }
+        assert_eq!(whole_milliseconds(Duration::MAX), c_int::MAX);
+    }
 
     #[test]
     fn coarse_timeouts_are_not_early_either() {
