@@ -1,0 +1,117 @@
+//! Green threads: a thread of control for each connection, and one OS thread for all of them.
+//!
+//! Right when connections are many and mostly wait. Each is plain sequential code: read, write, and so
+//! on until the end. Where a call has to wait, the runtime parks the green thread and runs another, so
+//! thousands of them take turns on one OS thread. They never run at the same time, which is why what
+//! they share needs no lock (`Rc`, `Cell`).
+//!
+//! Wrong when a connection has to compute for long: nobody else runs until it reads, writes or yields.
+//!
+//! A peer that reads slowly stops nobody but itself: its green thread waits in `write_all`, and so reads
+//! no more, until the kernel's buffers are full on both sides and the peer has to wait too. That is all
+//! there is to backpressure, and why a connection needs no more memory than one buffer and one stack.
+//!
+//! Man pages: accept(2), recv(2), send(2). Deliberately not here: limits (`admission`), counting and
+//! logging (`service`), signals (`stop`), the rules of a graceful stop (`drain`).
+
+use crate::connection::Connection;
+use crate::drain;
+use crate::listen::QUEUE_LENGTH;
+use crate::options::Options;
+use crate::service::Service;
+use crate::stop::Stop;
+use crate::summary::Summary;
+use log::debug;
+use runtime::net::TcpListener;
+use runtime::thread;
+use std::convert::Infallible;
+use std::io::{self, Read, Write};
+use std::panic::resume_unwind;
+use std::rc::Rc;
+
+/// Serves until `stop` says so, sees the connections out, and gives back the books.
+pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io::Result<Summary> {
+    let service = Service::new(options);
+    let listener = Rc::new(listener);
+
+    let acceptor = thread::spawn({
+        let (listener, service, stopping) =
+            (listener.clone(), service.clone(), stop.when_dropped());
+        move || {
+            let _stopping = stopping;
+            accept_loop(&listener, &service)
+        }
+    });
+    stop.wait();
+
+    // The acceptor waits for a connection, or for room for one. Either way it holds none.
+    acceptor.kill();
+    let failure = match acceptor.join() {
+        Ok(Err(error)) => Some(error),
+        Err(payload) if payload.is::<thread::Killed>() => None,
+        Err(panic) => resume_unwind(panic),
+    };
+    accept_the_queued(&listener, &service);
+    drop(listener);
+    drain::drain(&service, options.drain_timeout);
+    Ok(service.summary(failure))
+}
+
+/// Gives every connection a green thread of its own.
+fn accept_loop(listener: &TcpListener, service: &Rc<Service>) -> io::Result<Infallible> {
+    loop {
+        service.admission.wait_for_room();
+        match listener.accept() {
+            Ok((stream, peer)) => start(service.welcome(stream, peer)?, service),
+            Err(error) => service.admission.recover_from(error)?,
+        }
+    }
+}
+
+/// Starts the green thread of a connection, which lives as long as the connection does.
+fn start(mut connection: Connection, service: &Service) {
+    let mut buffer = vec![0; service.buffer_bytes];
+    let upper = service.upper;
+    let started = thread::Builder::new().spawn(move || {
+        connection.begin();
+        let result = echo(&mut connection, &mut buffer, upper);
+        connection.end(result);
+    });
+    if let Err(error) = started {
+        // The connection went with the closure. There is no memory for a stack: that may change.
+        service.admission.pause(&error);
+    }
+}
+
+/// Takes in those who have connected before the stop, and who cannot know that nobody accepted them.
+fn accept_the_queued(listener: &TcpListener, service: &Rc<Service>) {
+    let result = listener.set_nonblocking(true).and_then(|()| {
+        // Bounded, or a flood of clients would never let the server stop.
+        for _ in 0..QUEUE_LENGTH {
+            if !service.admission.has_room() {
+                break;
+            }
+            let (stream, peer) = listener.accept()?;
+            start(service.welcome(stream, peer)?, service);
+        }
+        Ok(())
+    });
+    if let Err(error) = result {
+        debug!("the listen queue is left: {error}");
+    }
+}
+
+/// Sends back whatever comes, in upper case if so desired, until the peer has sent its last byte.
+fn echo(mut stream: impl Read + Write, buffer: &mut [u8], upper: bool) -> io::Result<()> {
+    loop {
+        let count = stream.read(buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let message = &mut buffer[..count];
+        if upper {
+            message.make_ascii_uppercase();
+        }
+        stream.write_all(message)?;
+    }
+}

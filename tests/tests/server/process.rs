@@ -1,0 +1,309 @@
+//! A server as a child process, what the kernel tells of it, and a watchdog over the test.
+//!
+//! Test support for `server.rs`. Man pages: proc(5), prctl(2), kill(2).
+//!
+//! Deliberately not here: clients, and what is expected of the server.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that must come about.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ends the test process, and its children with it, when a test hangs.
+pub(crate) struct Watchdog {
+    _alive: Sender<()>,
+}
+
+impl Watchdog {
+    /// Barks after `seconds`, unless it is dropped before.
+    pub(crate) fn start(seconds: u64) -> Watchdog {
+        let name = thread::current().name().unwrap_or("a test").to_owned();
+        let (alive, dropped) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            let deadline = Duration::from_secs(seconds);
+            if dropped.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{name} hangs: its {seconds} s are over");
+                std::process::abort();
+            }
+        });
+        Watchdog { _alive: alive }
+    }
+}
+
+/// Looks again and again until `condition` holds.
+///
+/// # Panics
+///
+/// When it does not come about.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "it never came about that {what}"
+        );
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A command that runs the server, on a free port unless `arguments` say otherwise.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = bare_command(tests::binaries::server(), arguments);
+    if !arguments.contains(&"--listen") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
+    command
+}
+
+/// A command for a child that cannot outlive the thread that starts it.
+pub(crate) fn bare_command(program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).env_remove("RUST_LOG");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let end_with_parent = || {
+        // SAFETY: prctl with these arguments only sets an attribute of the calling process.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure makes one system call, which is async-signal-safe.
+    unsafe { command.pre_exec(end_with_parent) };
+    command
+}
+
+/// Lets the child have no more than `count` descriptors, and no way to raise that.
+pub(crate) fn limit_descriptors(command: &mut Command, count: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: count,
+        rlim_max: count,
+    };
+    let set = move || {
+        // SAFETY: `limit` is a valid structure of its own.
+        match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure makes one system call, which is async-signal-safe.
+    unsafe { command.pre_exec(set) };
+}
+
+/// Lets this process have as many descriptors as it may.
+pub(crate) fn raise_own_descriptor_limit() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a valid structure to write to.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    assert_eq!(got, 0);
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is a valid structure to read from.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    assert_eq!(set, 0);
+}
+
+/// What a server left behind.
+pub(crate) struct Outcome {
+    pub(crate) status: ExitStatus,
+    /// What it printed after its address.
+    pub(crate) output: String,
+    pub(crate) log: String,
+}
+
+impl Outcome {
+    /// The number before `word` in the summary, and 0 for an error that is not listed there.
+    pub(crate) fn count(&self, word: &str) -> u64 {
+        let line = self.output.replace(['\n', ':'], ", ");
+        let part = line
+            .split(", ")
+            .find_map(|part| part.trim().strip_suffix(word));
+        part.and_then(|number| number.trim().parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// Whether no connection met an error.
+    pub(crate) fn is_free_of_errors(&self) -> bool {
+        self.output.contains("errors: none")
+    }
+}
+
+/// A running server. Dropping it kills it.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    child: Child,
+    output: BufReader<ChildStdout>,
+    log: Arc<Mutex<String>>,
+    logger: Option<JoinHandle<()>>,
+    descriptors_idle: usize,
+}
+
+impl Server {
+    pub(crate) fn start(arguments: &[&str]) -> Server {
+        Server::spawn(command(arguments))
+    }
+
+    /// Starts it and waits for its address.
+    pub(crate) fn spawn(mut command: Command) -> Server {
+        let mut child = command.spawn().expect("the server starts");
+        let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut errors = BufReader::new(child.stderr.take().expect("it is piped"));
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = log.clone();
+        let logger = thread::spawn(move || {
+            let mut line = String::new();
+            while errors.read_line(&mut line).is_ok_and(|count| count > 0) {
+                written.lock().expect("no reader panics").push_str(&line);
+                line.clear();
+            }
+        });
+        let mut line = String::new();
+        output.read_line(&mut line).expect("the output is text");
+        let Some(address) = line.trim_end().strip_prefix("listening on ") else {
+            let _ = child.wait();
+            let _ = logger.join();
+            panic!(
+                "no address, but {line:?} and {:?}",
+                log.lock().expect("nobody panics")
+            );
+        };
+        let address = address.parse().expect("an address follows");
+        let logger = Some(logger);
+        let mut server = Server {
+            address,
+            child,
+            output,
+            log,
+            logger,
+            descriptors_idle: 0,
+        };
+        server.descriptors_idle = server.descriptors();
+        server
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Waits until the log has `text`.
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        eventually(&format!("the log has {text:?}"), || {
+            self.log().contains(text)
+        });
+    }
+
+    pub(crate) fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid());
+        std::fs::read_dir(path).expect("the server runs").count()
+    }
+
+    /// Waits until the server has no more descriptors than when it had no connection yet.
+    pub(crate) fn wait_for_no_connection(&self) {
+        let idle = self.descriptors_idle;
+        eventually("every descriptor is closed", || self.descriptors() == idle);
+    }
+
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number
+            .and_then(|number| number.parse().ok())
+            .expect("a number of KiB")
+    }
+
+    /// The processor time it has had, in clock ticks: a hundred a second.
+    pub(crate) fn processor_ticks(&self) -> u64 {
+        // utime and stime are fields 14 and 15 of the whole line.
+        let fields = self.stat();
+        let times = fields.split(' ').skip(11).take(2);
+        times
+            .map(|time| time.parse::<u64>().expect("a number"))
+            .sum()
+    }
+
+    /// What it is doing: R runs, S sleeps, T is suspended.
+    pub(crate) fn state(&self) -> char {
+        self.stat().chars().next().expect("the state comes first")
+    }
+
+    /// The fields from the third on: the second is the name, which may hold anything.
+    fn stat(&self) -> String {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = std::fs::read_to_string(path).expect("the server runs");
+        stat.rsplit_once(") ")
+            .expect("a name in brackets")
+            .1
+            .to_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.pid()).expect("a pid fits");
+        // SAFETY: kill touches no memory, and the child has not been waited for, so the pid is its own.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> Outcome {
+        let mut output = String::new();
+        self.output
+            .read_to_string(&mut output)
+            .expect("the output is text");
+        let status = self.child.wait().expect("it is our child");
+        self.logger
+            .take()
+            .expect("joined only here")
+            .join()
+            .expect("it does not panic");
+        Outcome {
+            status,
+            output,
+            log: self.log(),
+        }
+    }
+
+    /// Stops it gracefully, after all connections have ended and are closed.
+    pub(crate) fn stop(self) -> Outcome {
+        self.wait_for_no_connection();
+        self.signal(libc::SIGTERM);
+        let outcome = self.wait();
+        assert_eq!(
+            outcome.status.code(),
+            Some(0),
+            "{}{}",
+            outcome.output,
+            outcome.log
+        );
+        assert!(
+            outcome.output.starts_with("stopped by SIGTERM\n"),
+            "{}",
+            outcome.output
+        );
+        outcome
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail if it has been waited for already, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
