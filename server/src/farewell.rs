@@ -20,8 +20,9 @@ use std::time::Duration;
 /// How often unsent answers are looked at: they wait for a human being or for a network.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Time for what the peer's kernel has held back, a retransmission included.
-const QUIET: Duration = Duration::from_millis(250);
+/// Time for what the peer's kernel has held back: while we did not read it may have had to repeat itself, and
+/// it waits twice as long after each attempt.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// What one connection has seen of its own backlog since the server began to stop.
 #[derive(Debug, Default)]
