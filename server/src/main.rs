@@ -56,6 +56,7 @@ fn run(mut options: Options) -> io::Result<()> {
     let stop = Stop::on_signals()?;
     let summary = runtime::Builder::new()
         .poller(kind)
+        .workers(options.workers.get())
         .run(|| serve(&options, &stop))??;
     tell(format_args!("stopped by {}\n{summary}", stop.reason()));
     match summary.failure {
@@ -67,7 +68,11 @@ fn run(mut options: Options) -> io::Result<()> {
 fn serve(options: &Options, stop: &Stop) -> io::Result<Summary> {
     let listener = listen::listen(&options.listen)?;
     tell(format_args!("listening on {}", listener.local_addr()?));
-    models::green::serve(listener, options, stop)
+    if options.workers.get() == 1 {
+        models::green::serve(listener, options, stop)
+    } else {
+        models::green_workers::serve(listener, options, stop)
+    }
 }
 
 /// Writes to the standard output, and lives on if nobody reads it any more.

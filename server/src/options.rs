@@ -11,6 +11,9 @@ use std::time::Duration;
 /// 16 MiB: more would only be memory that waits.
 const BUFFER_BYTES_MAX: u64 = 16 << 20;
 
+/// More OS threads than any machine has processors.
+const WORKERS_MAX: usize = 1024;
+
 /// Sends back every byte it is sent. Each connection has a green thread of its own.
 #[derive(Clone, Debug, Parser)]
 #[command(
@@ -43,6 +46,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) drain_timeout: Duration,
 
+    /// Serve on N OS threads, each with a share of the connections
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN, value_parser = workers)]
+    pub(crate) workers: NonZeroUsize,
+
     /// The memory in which a connection holds what it has read and not yet answered
     #[arg(long, value_name = "BYTES", default_value_t = 8192,
           value_parser = clap::value_parser!(u64).range(1..=BUFFER_BYTES_MAX))]
@@ -72,6 +79,13 @@ fn address(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(count) if count.get() <= WORKERS_MAX => Ok(count),
+        _ => Err(format!("must be a number from 1 to {WORKERS_MAX}")),
+    }
+}
+
 fn positive_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => {
@@ -99,13 +113,14 @@ mod tests {
     #[test]
     fn mistakes_are_refused() {
         // Goal: nothing that cannot work gets past the command line. Method: one bad value each.
-        let mistakes: [&[&str]; 9] = [
+        let mistakes: [&[&str]; 10] = [
             &["--listen", "127.0.0.1"],
             &["--listen", "127.0.0.1:port"],
             &["--listen", "127.0.0.1:65536"],
             &["--listen", "::1:80"],
             &["--listen", ":80"],
             &["--max-connections", "0"],
+            &["--workers", "0"],
             &["--idle-timeout", "0s"],
             &["--buffer", "0"],
             &["--poller", "slect"],

@@ -30,6 +30,23 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
+    /// Adds the books of another worker.
+    pub(crate) fn add(&mut self, other: Summary) {
+        self.served += other.served;
+        self.refused += other.refused;
+        // Perhaps not at the same moment: what is known is that there were never more.
+        self.peak += other.peak;
+        self.idle += other.idle;
+        self.cut_off += other.cut_off;
+        self.unwound += other.unwound;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        for (name, count) in other.errors {
+            *self.errors.entry(name).or_default() += count;
+        }
+        self.failure = self.failure.take().or(other.failure);
+    }
+
     /// Counts a connection that ended with `error`.
     pub(crate) fn count_error(&mut self, error: &io::Error) {
         *self.errors.entry(error.kind().to_string()).or_default() += 1;

@@ -426,6 +426,28 @@ fn the_connection_limit_lets_others_wait() {
 }
 
 #[test]
+fn several_workers_share_the_work() {
+    // Goal: more OS threads change nothing for clients. Method: many exchanges at once, then a stop amid
+    // open connections.
+    const CLIENTS: u64 = 60;
+    let _watchdog = Watchdog::start(60);
+    let server = Server::start(&["--workers", "3", "--max-connections", "100"]);
+    let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(server.address)).collect();
+    for (seed, stream) in (0..).zip(&streams) {
+        exchange(stream, &pattern(seed, 20_000));
+    }
+    server.signal(libc::SIGTERM);
+    for mut stream in &streams {
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    }
+    let outcome = server.wait();
+    assert_eq!(outcome.status.code(), Some(0));
+    assert_eq!(outcome.count("served"), CLIENTS, "{}", outcome.output);
+    assert_eq!(outcome.count("out"), CLIENTS * 20_000);
+    assert!(outcome.is_free_of_errors(), "{}", outcome.output);
+}
+
+#[test]
 fn what_cannot_be_listened_on_is_explained() {
     // Goal: cause, remedy and a code that is not 0. Method: one bad address of each sort.
     let _watchdog = Watchdog::start(60);

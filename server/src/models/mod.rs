@@ -5,3 +5,4 @@
 //! only what makes its model what it is.
 
 pub(crate) mod green;
+pub(crate) mod green_workers;
