@@ -34,6 +34,9 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Sees all connections out, which takes `timeout` and the last words at most.
 pub(crate) fn drain(service: &Service, timeout: Duration) {
+    if service.admission.open() == 0 {
+        return;
+    }
     let begin = Instant::now();
     info!(
         "{} connections may finish for {timeout:?}",

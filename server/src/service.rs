@@ -61,17 +61,10 @@ impl Service {
     }
 
     /// Makes a connection of an accepted socket.
-    ///
-    /// # Errors
-    ///
-    /// If the socket does not take its time-outs.
-    pub(crate) fn welcome(
-        self: &Rc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-    ) -> io::Result<Connection> {
-        stream.set_read_timeout(self.idle_timeout)?;
-        stream.set_write_timeout(self.idle_timeout)?;
+    pub(crate) fn welcome(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) -> Connection {
+        for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
+            set(&stream, self.idle_timeout).expect("the command line refuses a time-out of zero");
+        }
         let number = self.last_number.get() + 1;
         self.last_number.set(number);
         let socket = Rc::new(stream);
@@ -80,7 +73,7 @@ impl Service {
         let mut books = self.books.borrow_mut();
         books.peak = books.peak.max(self.admission.open());
         info!("connection {number} accepted from {peer}");
-        Ok(Connection::new(number, socket, self.clone()))
+        Connection::new(number, socket, self.clone())
     }
 
     /// Shuts the sockets of all connections, so that their green threads find an end.

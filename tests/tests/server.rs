@@ -448,6 +448,24 @@ fn several_workers_share_the_work() {
 }
 
 #[test]
+fn select_never_meets_a_descriptor_it_cannot_watch() {
+    // Goal: over `select`, whose descriptors end at 1023, more clients than that wait instead of
+    // failing. Method: 1,100 of them, each of which leaves with its answer.
+    const CLIENTS: u64 = 1_100;
+    let _watchdog = Watchdog::start(120);
+    process::raise_own_descriptor_limit();
+    let server = Server::start(&["--poller", "select"]);
+    let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(server.address)).collect();
+    for stream in streams {
+        exchange(&stream, b"small numbers only");
+    }
+    let outcome = server.stop();
+    assert_eq!(outcome.count("served"), CLIENTS, "{}", outcome.output);
+    assert_eq!(outcome.count("at once at most"), 1_000);
+    assert!(outcome.is_free_of_errors(), "{}", outcome.output);
+}
+
+#[test]
 fn what_cannot_be_listened_on_is_explained() {
     // Goal: cause, remedy and a code that is not 0. Method: one bad address of each sort.
     let _watchdog = Watchdog::start(60);

@@ -25,7 +25,7 @@ use log::debug;
 use runtime::net::TcpListener;
 use runtime::thread;
 use std::convert::Infallible;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
@@ -34,14 +34,14 @@ pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io
     let service = Service::new(options);
     let listener = Rc::new(listener);
 
-    let acceptor = thread::spawn({
+    let acceptor = thread::Builder::new().name("acceptor".into()).spawn({
         let (listener, service, stopping) =
             (listener.clone(), service.clone(), stop.when_dropped());
         move || {
             let _stopping = stopping;
             accept_loop(&listener, &service)
         }
-    });
+    })?;
     stop.wait();
 
     // The acceptor waits for a connection, or for room for one. Either way it holds none.
@@ -62,7 +62,7 @@ fn accept_loop(listener: &TcpListener, service: &Rc<Service>) -> io::Result<Infa
     loop {
         service.admission.wait_for_room();
         match listener.accept() {
-            Ok((stream, peer)) => start(service.welcome(stream, peer)?, service),
+            Ok((stream, peer)) => start(service.welcome(stream, peer), service),
             Err(error) => service.admission.recover_from(error)?,
         }
     }
@@ -72,7 +72,9 @@ fn accept_loop(listener: &TcpListener, service: &Rc<Service>) -> io::Result<Infa
 fn start(mut connection: Connection, service: &Service) {
     let mut buffer = vec![0; service.buffer_bytes];
     let upper = service.upper;
-    let started = thread::Builder::new().spawn(move || {
+    // The name is for traces, and for the message of a stack that has overflowed.
+    let name = format!("connection {}", connection.number);
+    let started = thread::Builder::new().name(name).spawn(move || {
         connection.begin();
         let result = echo(&mut connection, &mut buffer, upper);
         connection.end(result);
@@ -92,11 +94,13 @@ fn accept_the_queued(listener: &TcpListener, service: &Rc<Service>) {
                 break;
             }
             let (stream, peer) = listener.accept()?;
-            start(service.welcome(stream, peer)?, service);
+            start(service.welcome(stream, peer), service);
         }
         Ok(())
     });
-    if let Err(error) = result {
+    if let Err(error) = result
+        && error.kind() != ErrorKind::WouldBlock
+    {
         debug!("the listen queue is left: {error}");
     }
 }
