@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match run(settings) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::from(EXIT_FAILED)
         }
     }
@@ -111,14 +111,13 @@ fn catch_signals() -> io::Result<Arc<AtomicUsize>> {
     Ok(number)
 }
 
+/// Who closed our output does not want to read it; the exit code still tells how it went.
 fn show(report: &Report) {
-    if report.outcome == OutcomeWord::NotStarted {
-        eprint!("{}", print::not_started(report));
-        return;
-    }
-    // Who closed our standard output does not want to read it; the exit code still tells how it
-    // went.
-    let _ = io::stdout().write_all(print::report(report).as_bytes());
+    let _ = if report.outcome == OutcomeWord::NotStarted {
+        io::stderr().write_all(print::not_started(report).as_bytes())
+    } else {
+        io::stdout().write_all(print::report(report).as_bytes())
+    };
 }
 
 fn exit_code(report: &Report, outcome: Outcome) -> ExitCode {

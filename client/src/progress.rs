@@ -4,7 +4,7 @@
 //! Application, above L4. Deliberately not here: threads. The supervisor calls often, and most
 //! calls return at once.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -61,7 +61,11 @@ impl Progress {
         let words = self.words(load, since);
         match &self.form {
             Form::None => {}
-            Form::Lines => eprintln!("{:6.1} s  {words}", (now - self.begun).as_secs_f64()),
+            Form::Lines => {
+                let elapsed = (now - self.begun).as_secs_f64();
+                // Who closed our standard error does not want to see it.
+                let _ = writeln!(stderr(), "{elapsed:6.1} s  {words}");
+            }
             Form::Bar(bar) => {
                 let (done, all) = share(load, now);
                 bar.set_length(all);
