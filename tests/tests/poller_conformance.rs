@@ -784,10 +784,14 @@ fn signals_neither_end_nor_lengthen_a_wait(poller: &mut dyn Poller) {
     let (started, has_started) = mpsc::channel();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
+            let (silent, _far) = pair();
+            add(poller, &silent, 2, Interest::BOTH);
+            while (&silent).write(&[0; 4096]).is_ok() {}
             // SAFETY: the call has no conditions.
             started.send(unsafe { libc::pthread_self() }).unwrap();
-            for milliseconds in [1, 30] {
-                let timeout = Duration::from_millis(milliseconds);
+            // Many short waits, so that for some a signal is what ends them at their deadline.
+            let short = std::iter::repeat_n(Duration::from_micros(60), 500);
+            for timeout in short.chain([Duration::from_millis(30)]) {
                 let begin = Instant::now();
                 assert!(wait(poller, Some(timeout)).is_empty());
                 assert!(begin.elapsed() >= timeout);

@@ -97,7 +97,7 @@ impl Sets {
 /// which are. All sets are empty when `timeout` passed first.
 pub(crate) fn select(count: RawFd, asked: &Sets, timeout: Option<Duration>) -> io::Result<Sets> {
     let mut answer = Sets::new();
-    wait::bounded(timeout, |left| {
+    let ready = wait::bounded(timeout, |left| {
         // The kernel writes its answer over the question, so each attempt asks with a copy.
         answer = *asked;
         let mut left = left.map(wait::timespec);
@@ -111,7 +111,8 @@ pub(crate) fn select(count: RawFd, asked: &Sets, timeout: Option<Duration>) -> i
         // number of bits in a set, because no greater descriptor could become a member.
         unsafe { kernel::pselect(count.min(LIMIT), readable, writable, exceptional, left) }
     })?;
-    Ok(answer)
+    // When a signal came last, the question still stands where the answer should.
+    Ok(if ready == 0 { Sets::new() } else { answer })
 }
 
 #[cfg(test)]
