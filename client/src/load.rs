@@ -420,9 +420,19 @@ impl Load {
         }
         for number in 0..self.settings.connections {
             let load = Rc::clone(self);
-            handles
-                .borrow_mut()
-                .push(thread::spawn(move || connection::run(&load, number)));
+            let name = format!("connection {number}");
+            let spawned = thread::Builder::new()
+                .name(name.clone())
+                .spawn(move || connection::run(&load, number));
+            match spawned {
+                Ok(handle) => handles.borrow_mut().push(handle),
+                Err(error) => {
+                    // No memory for a stack; the other connections go on without this one.
+                    let _presence = self.presence();
+                    let failure = Failure::system(Phase::Connect, &error, name);
+                    self.fail(&self.slots[number as usize], failure);
+                }
+            }
         }
     }
 
