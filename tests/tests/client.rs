@@ -770,3 +770,39 @@ fn progress_goes_to_standard_error() {
         ended.stdout
     );
 }
+
+#[test]
+fn the_two_programs_work_together() {
+    // Goal: client and server, both on green threads, over every form of message that they agree on.
+    // Method: a server each way; the default 400 connections; small and large messages.
+    let _watchdog = tests::watchdog::Watchdog::new(2 * run::DEADLINE);
+    for (server_words, client_words) in [(&[][..], &[][..]), (&["--upper"], &["--upper"])] {
+        let mut command = Command::new(tests::binaries::server());
+        let mut server = spawn(command.args(["--listen", "127.0.0.1:0"]).args(server_words));
+        let said = read_line(server.stdout.as_mut().unwrap());
+        let address = said.rsplit(' ').next().unwrap().trim();
+        for words in [
+            ["--messages", "20", "--size", "64"],
+            ["--messages", "2", "--size", "50000"],
+        ] {
+            let ended = client(address, &[&words, client_words].concat());
+            assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+            assert_eq!(ended.number("connections/closed"), 400);
+        }
+        signal(server.id(), libc::SIGTERM);
+        let ended = finish(server);
+        assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    }
+}
+
+/// The first line of a program's output; not a byte more is taken from it.
+fn read_line(from: &mut impl Read) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while byte[0] != b'\n' {
+        from.read_exact(&mut byte)
+            .expect("the program says something before it ends");
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).unwrap()
+}
