@@ -373,6 +373,14 @@ where
     unreachable!("a coroutine that is complete must not be continued")
 }
 
+/// Gives the memory of stacks that no coroutine of this thread uses at present back to the system.
+///
+/// A stack that is free is kept with its memory, so that the next coroutine costs no system call.
+/// Worth calling when many coroutines have ended and as many are not soon to come.
+pub fn trim_stacks() {
+    let _ = STACKS.try_with(|stacks| stacks.borrow_mut().trim());
+}
+
 fn take_stack(stack_bytes: usize) -> io::Result<Stack> {
     let taken = STACKS.try_with(|stacks| stacks.borrow_mut().take(stack_bytes));
     // In a destructor of another thread-local the pools may have gone already; then the stack gets

@@ -2,4 +2,5 @@
 
 pub mod binaries;
 pub mod child;
+pub mod scene;
 pub mod watchdog;

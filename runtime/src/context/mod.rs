@@ -23,10 +23,18 @@ pub(crate) mod overflow;
 pub(crate) mod slab;
 pub(crate) mod stack;
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::{exchange, prepare, save_and_exchange};
+
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{exchange, prepare, save_and_exchange};
+
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+compile_error!("contexts are switched by assembly, which exists for x86-64 and aarch64 only");
 
 pub(crate) use stack::{DEFAULT_SLOT_BYTES, Kind, Label, Stack, StackPool, StackPools};
 

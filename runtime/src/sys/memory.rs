@@ -12,7 +12,9 @@
 
 use std::io;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+#[cfg(target_os = "linux")]
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::kernel;
 
@@ -111,7 +113,7 @@ impl Region {
     pub(crate) unsafe fn guard(&self, offset: usize, bytes: usize) -> io::Result<()> {
         let address = self.inside(offset, bytes);
         #[cfg(target_os = "linux")]
-        if guard_method() == BY_MARKER {
+        if guard_method(address) == BY_MARKER {
             // SAFETY: the caller gives the range up, and it lies in this region.
             match unsafe { kernel::madvise(address.cast(), bytes, MADV_GUARD_INSTALL) } {
                 Ok(_) => return Ok(()),
@@ -161,19 +163,36 @@ impl Drop for Region {
 }
 
 /// How guards are made; decided at the first one, and again when the kernel refuses a marker.
+#[cfg(target_os = "linux")]
 static GUARD_METHOD: AtomicU8 = AtomicU8::new(UNDECIDED);
+#[cfg(target_os = "linux")]
 const UNDECIDED: u8 = 0;
+#[cfg(target_os = "linux")]
 const BY_MARKER: u8 = 1;
+#[cfg(target_os = "linux")]
 const BY_PROTECTION: u8 = 2;
 
 #[cfg(target_os = "linux")]
-fn guard_method() -> u8 {
+fn guard_method(page: *mut u8) -> u8 {
     let known = GUARD_METHOD.load(Ordering::Relaxed);
     if known != UNDECIDED {
         return known;
     }
     let forced = std::env::var_os("RUNTIME_GUARD").is_some_and(|value| value == "mprotect");
-    let method = if forced { BY_PROTECTION } else { BY_MARKER };
+    let method = if forced || ignores_advice(page) {
+        BY_PROTECTION
+    } else {
+        BY_MARKER
+    };
     GUARD_METHOD.store(method, Ordering::Relaxed);
     method
+}
+
+/// Whether the system says yes to any advice and does nothing, as qemu's user-mode emulation does:
+/// then its yes to a guard marker would mean nothing either.
+#[cfg(target_os = "linux")]
+fn ignores_advice(page: *mut u8) -> bool {
+    const NO_SUCH_ADVICE: i32 = i32::MAX;
+    // SAFETY: the page is ours, and a kernel refuses advice that does not exist.
+    unsafe { kernel::madvise(page.cast(), page_bytes(), NO_SUCH_ADVICE) }.is_ok()
 }
