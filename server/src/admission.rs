@@ -15,7 +15,7 @@
 use log::{debug, info, warn};
 use runtime::thread::{self, Thread};
 use std::cell::{Cell, RefCell};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,31 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Shortages closer together than this are one, and logged once.
 const EPISODE_GAP: Duration = Duration::from_secs(1);
+
+/// The peer gave up while it was queued, or its network did; Linux reports either in accept. These use
+/// the connection up, so that the next accept meets another. Whatever is neither in this list nor in the
+/// next is taken for a shortage, so that no error can make the server spin.
+const OF_THE_PEER: [i32; 10] = [
+    libc::ECONNABORTED,
+    libc::ECONNRESET,
+    libc::EPROTO,
+    libc::ENOPROTOOPT,
+    libc::ENETDOWN,
+    libc::ENETUNREACH,
+    libc::EHOSTDOWN,
+    libc::EHOSTUNREACH,
+    libc::EOPNOTSUPP,
+    libc::EPERM,
+];
+
+/// The listener itself is broken, and no accept will succeed any more.
+const OF_THE_LISTENER: [i32; 5] = [
+    libc::EBADF,
+    libc::EFAULT,
+    libc::EINVAL,
+    libc::ENOTSOCK,
+    libc::ENOSYS,
+];
 
 /// Decides when the next connection may be accepted.
 #[derive(Debug)]
@@ -89,15 +114,16 @@ impl Admission {
     ///
     /// `error` itself, if no accept can succeed any more.
     pub(crate) fn recover_from(&self, error: io::Error) -> io::Result<()> {
-        if is_shortage(&error) {
-            self.pause(&error);
-            Ok(())
-        } else if is_fatal(&error) {
-            Err(error)
-        } else {
-            // The peer gave up while it was queued, or its network did. Linux reports either here.
-            debug!("a connection was gone before it was accepted: {error}");
-            Ok(())
+        match error.raw_os_error() {
+            Some(code) if OF_THE_PEER.contains(&code) => {
+                debug!("a connection was gone before it was accepted: {error}");
+                Ok(())
+            }
+            Some(code) if !OF_THE_LISTENER.contains(&code) => {
+                self.pause(&error);
+                Ok(())
+            }
+            _ => Err(error),
         }
     }
 
@@ -120,29 +146,6 @@ impl Admission {
         park();
         self.waiting.take();
     }
-}
-
-fn is_shortage(error: &io::Error) -> bool {
-    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    error.kind() == ErrorKind::OutOfMemory
-        || error
-            .raw_os_error()
-            .is_some_and(|code| shortages.contains(&code))
-}
-
-/// The listener itself is broken, and another accept would fail alike.
-fn is_fatal(error: &io::Error) -> bool {
-    let faults = [
-        libc::EBADF,
-        libc::EFAULT,
-        libc::EINVAL,
-        libc::ENOTSOCK,
-        libc::EOPNOTSUPP,
-        libc::ENOSYS,
-    ];
-    error
-        .raw_os_error()
-        .is_none_or(|code| faults.contains(&code))
 }
 
 #[cfg(test)]

@@ -53,8 +53,10 @@ fn has_unsent_bytes(socket: &TcpStream) -> bool {
     use std::os::fd::{AsFd, AsRawFd};
     let mut count: libc::c_int = 0;
     let fd = socket.as_fd().as_raw_fd();
+    // C libraries do not agree on the type of a request.
+    let request = libc::SIOCOUTQNSD as _;
     // SAFETY: this request writes one int, to `count`, and `socket` keeps the descriptor open.
-    let result = unsafe { libc::ioctl(fd, libc::SIOCOUTQNSD, &mut count) };
+    let result = unsafe { libc::ioctl(fd, request, &mut count) };
     result == 0 && count > 0
 }
 

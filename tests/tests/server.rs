@@ -466,6 +466,24 @@ fn select_never_meets_a_descriptor_it_cannot_watch() {
 }
 
 #[test]
+fn its_port_is_free_again_at_once() {
+    // Goal: a server can be replaced. Method: stops one that closes its connection first, which leaves the
+    // port in TIME_WAIT, and starts the next on it.
+    let _watchdog = Watchdog::start(60);
+    let first = Server::start(&[]);
+    let address = first.address.to_string();
+    let mut stream = connect(first.address);
+    exchange(&stream, b"first");
+    first.signal(libc::SIGTERM);
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    assert_eq!(first.wait().status.code(), Some(0));
+    drop(stream);
+    let second = Server::start(&["--listen", &address]);
+    exchange(&connect(second.address), b"second");
+    second.stop();
+}
+
+#[test]
 fn what_cannot_be_listened_on_is_explained() {
     // Goal: cause, remedy and a code that is not 0. Method: one bad address of each sort.
     let _watchdog = Watchdog::start(60);

@@ -85,6 +85,21 @@ fn start(mut connection: Connection, service: &Service) {
     }
 }
 
+/// Sends back whatever comes, in upper case if so desired, until the peer has sent its last byte.
+fn echo(mut stream: impl Read + Write, buffer: &mut [u8], upper: bool) -> io::Result<()> {
+    loop {
+        let count = stream.read(buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let message = &mut buffer[..count];
+        if upper {
+            message.make_ascii_uppercase();
+        }
+        stream.write_all(message)?;
+    }
+}
+
 /// Takes in those who have connected before the stop, and who cannot know that nobody accepted them.
 fn accept_the_queued(listener: &TcpListener, service: &Rc<Service>) {
     let result = listener.set_nonblocking(true).and_then(|()| {
@@ -102,20 +117,5 @@ fn accept_the_queued(listener: &TcpListener, service: &Rc<Service>) {
         && error.kind() != ErrorKind::WouldBlock
     {
         debug!("the listen queue is left: {error}");
-    }
-}
-
-/// Sends back whatever comes, in upper case if so desired, until the peer has sent its last byte.
-fn echo(mut stream: impl Read + Write, buffer: &mut [u8], upper: bool) -> io::Result<()> {
-    loop {
-        let count = stream.read(buffer)?;
-        if count == 0 {
-            return Ok(());
-        }
-        let message = &mut buffer[..count];
-        if upper {
-            message.make_ascii_uppercase();
-        }
-        stream.write_all(message)?;
     }
 }
