@@ -21,6 +21,7 @@ mod over_std;
 use std::time::Duration;
 
 use runtime::poller::Kind;
+use tests::child::{descriptors, in_child};
 use tests::watchdog::Watchdog;
 
 /// How long a test may take. Far more than any needs, even on a machine busy with other things.
@@ -128,3 +129,51 @@ with_cases!(tests, on_select, over_runtime, |case| green(
     Kind::Select,
     case
 ));
+
+/// Defines a function that answers a body's cases with their names.
+macro_rules! list {
+    (($name:ident, $body:ident) $($case:ident),*) => {
+        fn $name() -> Vec<(&'static str, fn())> {
+            vec![$((stringify!($case), $body::body::$case as fn())),*]
+        }
+    };
+}
+
+with_cases!(list, cases_in_os_threads, over_runtime_blocking);
+with_cases!(list, cases_in_green_threads, over_runtime);
+
+#[test]
+fn no_descriptor_is_leaked() {
+    // Goal: whatever a case does, it leaves no descriptor behind. Method: all cases one after the
+    // other in a child, whose descriptors are counted after each; the very first is for what the
+    // process opens once.
+    in_child("no_descriptor_is_leaked", || {
+        let _watchdog = Watchdog::new(LIMIT);
+        let check = |flavour: &str, name: &str, run: &dyn Fn()| {
+            let before = descriptors();
+            run();
+            let after = descriptors();
+            assert_eq!(before, after, "{flavour}: {name} left descriptors open");
+        };
+        green(
+            Kind::default_for_system(),
+            over_runtime::body::names_are_looked_up,
+        );
+        for (name, case) in cases_in_os_threads() {
+            check("in OS threads", name, &case);
+        }
+        for kind in Kind::available() {
+            for (name, case) in cases_in_green_threads() {
+                check(&kind.to_string(), name, &|| green(*kind, case));
+            }
+            check(&kind.to_string(), "all cases in one run", &|| {
+                let run = || {
+                    for (_, case) in cases_in_green_threads() {
+                        case();
+                    }
+                };
+                runtime::Builder::new().poller(*kind).run(run).unwrap();
+            });
+        }
+    });
+}
