@@ -24,8 +24,9 @@ use crate::sys::wait::Direction;
 ///
 /// Those that [the module](super) names, and:
 ///
-/// - Each handle is twenty-odd bytes larger, and remembers where it is registered. Making it from
-///   a descriptor asks for the socket's modes, which is four system calls.
+/// - Each handle is 32 bytes, not 4, because it remembers where it is registered; handles of one
+///   connection share a small allocation. Making the first one from a descriptor asks the system
+///   for the socket's modes.
 /// - Where a system has no `MSG_DONTWAIT` for sending (Apple's, NetBSD), `O_NONBLOCK` stays set
 ///   while the stream is of this type; conversion into another puts the user's mode back.
 /// - `set_linger`, `linger` and `is_read_vectored` are missing, as they are in stable std.
