@@ -364,6 +364,11 @@ impl StackPools {
         self.pool(stack.slot_bytes()).give_back(stack);
     }
 
+    /// How many stacks are there to be taken without a system call.
+    pub(crate) fn free_stacks(&self) -> usize {
+        self.pools.iter().map(|pool| pool.free.len()).sum()
+    }
+
     /// Trims every pool; see [`StackPool::trim`].
     pub(crate) fn trim(&mut self) {
         self.pools.iter_mut().for_each(StackPool::trim);

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A green thread that suspends switches straight to the next ready one; the hub is visited only
-//! when there is none, or after [`ROUND_SWITCHES`] switches, so that neither sockets, timers nor
+//! when there is none, or after a round of switches, so that neither sockets, timers nor
 //! messages wait long behind green threads that keep each other busy.
 //!
 //! A green thread never leaves its worker. All that is not atomic in here is touched on the
@@ -17,17 +17,17 @@
 //! happens.
 //!
 //! Rests on: nothing of the system's. Deliberately not here: how green threads begin and end
-//! (`birth`), I/O (`driver`), what workers say to each other (`inbox`).
+//! (`birth`), what the hub does (`hub`), I/O (`driver`), what workers say to each other (`inbox`).
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use slab::Slab;
 
 use super::driver::Registry;
-use super::inbox::{Inbox, Message};
+use super::hub::DEADLOCK_PATIENCE;
+use super::inbox::Inbox;
 use super::interrupt::{self, Pending};
 use super::random::Random;
 use super::report;
@@ -39,12 +39,8 @@ use crate::sys::clock::Moment;
 use crate::sys::wait::{Direction, wait_one};
 use crate::timer::{TimerKey, Wheel};
 
-/// So many switches go by before the hub asks the poller again.
-const ROUND_SWITCHES: u32 = 128;
 /// So many I/O calls may succeed at once before their green thread lets the others run.
 const OPERATIONS_MAX: u32 = 128;
-/// So long a worker sleeps although nothing can wake it before it says so.
-const DEADLOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What happens when a timer is due.
 #[derive(Debug)]
@@ -58,14 +54,18 @@ pub(crate) enum Alarm {
 /// See the file's head.
 pub(crate) struct Worker {
     running: Cell<*const Task>,
-    switches_left: Cell<u32>,
+    pub(super) switches_left: Cell<u32>,
     operations_left: Cell<u32>,
-    ready: RunQueue,
-    hub: Cell<StackPointer>,
+    pub(super) ready: RunQueue,
+    pub(super) hub: Cell<StackPointer>,
     /// Where a finished green thread's last switch saves what nobody will resume.
     discarded: Cell<StackPointer>,
-    timers: RefCell<Wheel<Alarm>>,
+    pub(super) timers: RefCell<Wheel<Alarm>>,
     pub(super) stacks: RefCell<StackPools>,
+    /// When the memory of unused stacks goes back, if too many stay unused until then.
+    pub(super) trim_due: Cell<Option<Moment>>,
+    /// So many of the unused stacks have no memory any more.
+    pub(super) trimmed_stacks: Cell<usize>,
     pub(super) tasks: RefCell<Slab<TaskRef>>,
     pub(super) registry: Registry,
     pub(crate) inbox: &'static Inbox,
@@ -73,9 +73,9 @@ pub(crate) struct Worker {
     pub(crate) crew: Arc<[&'static Inbox]>,
     pub(crate) stack_bytes: usize,
     /// The green thread whose end ends the run; null on the workers that do not have it.
-    main: Cell<*const Task>,
-    stopping: Cell<bool>,
-    deadlock_told: Cell<bool>,
+    pub(super) main: Cell<*const Task>,
+    pub(super) stopping: Cell<bool>,
+    pub(super) deadlock_told: Cell<bool>,
 }
 
 /// What a worker is made from.
@@ -109,6 +109,8 @@ impl Worker {
             discarded: Cell::new(ptr::null_mut()),
             timers: RefCell::new(Wheel::new(Moment::now().0)),
             stacks: RefCell::new(StackPools::new()),
+            trim_due: Cell::new(None),
+            trimmed_stacks: Cell::new(0),
             tasks: RefCell::new(Slab::new()),
             registry,
             inbox: plan.inbox,
@@ -194,7 +196,7 @@ impl Worker {
     ///
     /// As for `switch_away`; `task` must have come from the run queue.
     #[inline(always)]
-    unsafe fn switch_to(&self, save: *mut StackPointer, task: &Task) {
+    pub(super) unsafe fn switch_to(&self, save: *mut StackPointer, task: &Task) {
         task.state.set(State::Running);
         self.running.set(task);
         self.operations_left.set(OPERATIONS_MAX);
@@ -359,57 +361,7 @@ impl Worker {
         self.timers.borrow_mut().cancel(key);
     }
 
-    fn ring_alarms(&self) {
-        if self.timers.borrow().is_empty() {
-            return;
-        }
-        let now = Moment::now();
-        loop {
-            let due = self.timers.borrow_mut().pop_due(now.0);
-            match due {
-                None => return,
-                Some(Alarm::Wake(task)) => {
-                    // SAFETY: a parked green thread has not ended, see `Alarm::Wake`.
-                    let task = unsafe { &*task };
-                    task.alarm.set(None);
-                    self.wake(task);
-                }
-                Some(Alarm::Interrupt(task, pending)) => {
-                    // SAFETY: it is still inside `timeout`, see `Alarm::Interrupt`.
-                    interrupt::interrupt(self, unsafe { &*task }, pending);
-                }
-            }
-        }
-    }
-
-    // ---- the hub --------------------------------------------------------------------------
-
-    /// Runs green threads until `main` has ended and all others have been unwound; without a
-    /// `main`, until another worker sends the word to stop.
-    pub(crate) fn run(&self, main: Option<&TaskRef>) {
-        self.main.set(main.map_or(ptr::null(), TaskRef::as_pointer));
-        loop {
-            self.read_mail();
-            if main.is_some_and(|main| main.is_done()) {
-                self.stopping.set(true);
-            }
-            if self.stopping.get() {
-                if self.tasks.borrow().is_empty() {
-                    return;
-                }
-                self.kill_all();
-            }
-            self.ring_alarms();
-            self.poll();
-            self.switches_left.set(ROUND_SWITCHES);
-            let next = self.ready.pick();
-            // SAFETY: what the run queue hands out is alive.
-            if let Some(task) = unsafe { next.as_ref() } {
-                // SAFETY: the hub is resumed by whoever next finds nobody ready.
-                unsafe { self.switch_to(self.hub.as_ptr(), task) };
-            }
-        }
-    }
+    // ---- the OS thread --------------------------------------------------------------------
 
     /// Makes this worker the OS thread's own while `action` runs.
     pub(crate) fn enter<T>(&self, action: impl FnOnce() -> T) -> T {
@@ -426,60 +378,5 @@ impl Worker {
         WORKER.set(self);
         let _leave = Leave;
         action()
-    }
-
-    /// Asks the poller, and sleeps in it when nobody is ready.
-    fn poll(&self) {
-        if !self.ready.is_empty() {
-            if self.registry.has_waiters() {
-                self.registry.poll(self, Some(Duration::ZERO));
-            }
-            return;
-        }
-        let deadline = self.timers.borrow().next_deadline();
-        let mut timeout = deadline.map(|deadline| Moment(deadline).since(Moment::now()));
-        let hopeless = timeout.is_none() && !self.registry.has_waiters();
-        if hopeless && !self.deadlock_told.get() {
-            timeout = Some(DEADLOCK_PATIENCE);
-        }
-        if self.stopping.get() {
-            // Whoever does not end although killed is asked again soon.
-            timeout = Some(Duration::from_millis(1));
-        }
-        if !self.inbox.go_to_sleep() {
-            return;
-        }
-        self.registry.poll(self, timeout);
-        self.inbox.wake_up();
-        if hopeless && !self.stopping.get() && self.ready.is_empty() && !self.inbox.has_mail() {
-            self.deadlock_told.set(report::deadlock(self));
-        }
-    }
-
-    /// Does what other OS threads have asked for.
-    pub(super) fn read_mail(&self) {
-        if !self.inbox.has_mail() {
-            return;
-        }
-        self.deadlock_told.set(false);
-        for message in self.inbox.take() {
-            match message {
-                Message::Wake(task) => self.wake(&task),
-                Message::Interrupt(task, pending) if task.state.get() != State::Done => {
-                    interrupt::interrupt(self, &task, pending);
-                }
-                Message::Interrupt(..) => {}
-                Message::Start(start) => start(self),
-                Message::Forget(key) => self.registry.forget(self, key),
-                Message::Stop => self.stopping.set(true),
-            }
-        }
-    }
-
-    /// Interrupts every green thread: each unwinds where it is suspended.
-    fn kill_all(&self) {
-        for (_, task) in self.tasks.borrow().iter() {
-            interrupt::interrupt(self, task, Pending::KILL);
-        }
     }
 }

@@ -1,0 +1,164 @@
+//! L3. The hub: what a worker does when no green thread has the processor.
+//!
+//! It runs on the OS thread's own stack and repeats one round: read mail, ring alarms, ask the
+//! poller, switch to the first ready green thread. The round ends when control comes back here,
+//! because nobody is ready or [`ROUND_SWITCHES`] switches have gone by.
+//!
+//! Rests on: nothing of the system's. Deliberately not here: the switching (`worker`).
+
+use std::ptr;
+use std::time::Duration;
+
+use super::inbox::Message;
+use super::interrupt::{self, Pending};
+use super::report;
+use super::task::{State, TaskRef};
+use super::worker::{Alarm, Worker};
+use crate::sys::clock::Moment;
+
+/// So many switches go by before the hub asks the poller again.
+const ROUND_SWITCHES: u32 = 128;
+/// So long a worker sleeps although nothing can wake it before it says so.
+pub(super) const DEADLOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// So many unused stacks a worker keeps in any case, and as many as are in use.
+const SPARE_STACKS: usize = 256;
+/// So long more than those must have been unused before their memory goes back to the system.
+const TRIM_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Worker {
+    /// Runs green threads until `main` has ended and all others have been unwound; without a
+    /// `main`, until another worker sends the word to stop.
+    pub(crate) fn run(&self, main: Option<&TaskRef>) {
+        self.main.set(main.map_or(ptr::null(), TaskRef::as_pointer));
+        loop {
+            self.read_mail();
+            if main.is_some_and(|main| main.is_done()) {
+                self.stopping.set(true);
+            }
+            if self.stopping.get() {
+                if self.tasks.borrow().is_empty() {
+                    return;
+                }
+                self.kill_all();
+            }
+            self.ring_alarms();
+            self.poll();
+            self.switches_left.set(ROUND_SWITCHES);
+            let next = self.ready.pick();
+            // SAFETY: what the run queue hands out is alive.
+            if let Some(task) = unsafe { next.as_ref() } {
+                // SAFETY: the hub is resumed by whoever next finds nobody ready.
+                unsafe { self.switch_to(self.hub.as_ptr(), task) };
+            }
+        }
+    }
+
+    fn ring_alarms(&self) {
+        if self.timers.borrow().is_empty() {
+            return;
+        }
+        let now = Moment::now();
+        loop {
+            let due = self.timers.borrow_mut().pop_due(now.0);
+            match due {
+                None => return,
+                Some(Alarm::Wake(task)) => {
+                    // SAFETY: a parked green thread has not ended, see `Alarm::Wake`.
+                    let task = unsafe { &*task };
+                    task.alarm.set(None);
+                    self.wake(task);
+                }
+                Some(Alarm::Interrupt(task, pending)) => {
+                    // SAFETY: it is still inside `timeout`, see `Alarm::Interrupt`.
+                    interrupt::interrupt(self, unsafe { &*task }, pending);
+                }
+            }
+        }
+    }
+
+    /// Asks the poller, and sleeps in it when nobody is ready.
+    fn poll(&self) {
+        if !self.ready.is_empty() {
+            if self.registry.has_waiters() {
+                self.registry.poll(self, Some(Duration::ZERO));
+            }
+            return;
+        }
+        let alarm = self.timers.borrow().next_deadline().map(Moment);
+        let hopeless = alarm.is_none() && !self.registry.has_waiters();
+        let deadline = [alarm, self.trim_stacks()].into_iter().flatten().min();
+        let mut timeout = deadline.map(|deadline| deadline.since(Moment::now()));
+        if hopeless && !self.deadlock_told.get() {
+            timeout = Some(DEADLOCK_PATIENCE);
+        }
+        if self.stopping.get() {
+            // Whoever does not end although killed is asked again soon.
+            timeout = Some(Duration::from_millis(1));
+        }
+        if !self.inbox.go_to_sleep() {
+            return;
+        }
+        self.registry.poll(self, timeout);
+        self.inbox.wake_up();
+        if hopeless && !self.stopping.get() && self.ready.is_empty() && !self.inbox.has_mail() {
+            self.deadlock_told.set(report::deadlock(self));
+        }
+    }
+
+    /// Gives the memory of unused stacks back once too many have been unused for a while; when to
+    /// ask again, if they have not been for long enough yet. Called when there is time.
+    fn trim_stacks(&self) -> Option<Moment> {
+        let mut stacks = self.stacks.borrow_mut();
+        let in_use = self.tasks.borrow().len();
+        // The stack that came back last is used first, so the trimmed ones stay untouched longest.
+        let trimmed = self.trimmed_stacks.get().min(stacks.free_stacks());
+        self.trimmed_stacks.set(trimmed);
+        if stacks.free_stacks() - trimmed <= SPARE_STACKS.max(in_use) {
+            self.trim_due.set(None);
+            return None;
+        }
+        let due = self
+            .trim_due
+            .get()
+            .or_else(|| Moment::after(TRIM_PATIENCE))?;
+        if Moment::now() < due {
+            self.trim_due.set(Some(due));
+            return Some(due);
+        }
+        log::trace!(
+            "the memory of {} unused stacks goes back",
+            stacks.free_stacks()
+        );
+        stacks.trim();
+        self.trimmed_stacks.set(stacks.free_stacks());
+        self.trim_due.set(None);
+        None
+    }
+
+    /// Does what other OS threads have asked for.
+    pub(super) fn read_mail(&self) {
+        if !self.inbox.has_mail() {
+            return;
+        }
+        self.deadlock_told.set(false);
+        for message in self.inbox.take() {
+            match message {
+                Message::Wake(task) => self.wake(&task),
+                Message::Interrupt(task, pending) if task.state.get() != State::Done => {
+                    interrupt::interrupt(self, &task, pending);
+                }
+                Message::Interrupt(..) => {}
+                Message::Start(start) => start(self),
+                Message::Forget(key) => self.registry.forget(self, key),
+                Message::Stop => self.stopping.set(true),
+            }
+        }
+    }
+
+    /// Interrupts every green thread: each unwinds where it is suspended.
+    fn kill_all(&self) {
+        for (_, task) in self.tasks.borrow().iter() {
+            interrupt::interrupt(self, task, Pending::KILL);
+        }
+    }
+}
