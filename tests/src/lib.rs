@@ -3,4 +3,5 @@
 pub mod binaries;
 pub mod child;
 pub mod scene;
+pub mod sources;
 pub mod watchdog;
