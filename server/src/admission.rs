@@ -1,16 +1,16 @@
 //! How many connections the server holds: the limit it is given, and the limits of the system.
 //!
 //! At either limit the server stops accepting, until a connection ends. New ones are not refused
-//! meanwhile: the kernel has completed their handshake, and they wait in the listen queue with whatever
-//! they send. Only when that queue is full too do clients see their connect take longer.
+//! meanwhile: the kernel has completed their handshake, and they wait in the listen queue with
+//! whatever they send. Only when that queue is full too do clients see their connect take longer.
 //!
-//! When the process or the system is out of descriptors or memory, accept fails and the connection stays
-//! in the queue, so the listener stays readable: who simply tried again would spin. Here it is tried
-//! when a connection has ended, which may have freed what was lacking, and at the latest after a pause, as
-//! it may also have been lacking elsewhere.
+//! When the process or the system is out of descriptors or memory, accept fails and the connection
+//! stays in the queue, so the listener stays readable: who simply tried again would spin. Here it
+//! is tried when a connection has ended, which may have freed what was lacking, and at the latest
+//! after a pause, as it may also have been lacking elsewhere.
 //!
-//! Man pages: accept(2) (ERRORS, "Error handling"). Deliberately not here: the connections themselves
-//! (`service`).
+//! Man pages: accept(2) (ERRORS, "Error handling"). Deliberately not here: the connections
+//! themselves (`service`).
 
 use log::{debug, info, warn};
 use runtime::thread::{self, Thread};

@@ -1,7 +1,8 @@
 //! One connection: its socket, its counts, and how it came to its end.
 //!
-//! To the code that echoes it is something to read from and to write to. It counts itself in when it is made
-//! and out when it is dropped, so that neither an error nor a panic can make the books wrong.
+//! To the code that echoes it is something to read from and to write to. It counts itself in when
+//! it is made and out when it is dropped, so that neither an error nor a panic can make the books
+//! wrong.
 //!
 //! Man pages: tcp(7), shutdown(2). Deliberately not here: the books (see `service`).
 
@@ -71,8 +72,8 @@ impl Connection {
             (_, Err(error)) => Ending::Failed(error),
         };
         if matches!(self.ending, Ending::Drained) {
-            // If more has arrived since, closing would reset the connection, and the peer might never see
-            // that the stream had ended in order. This way it learns of the end first.
+            // If more has arrived since, closing would reset the connection, and the peer might
+            // never see that the stream had ended in order. This way it learns of the end first.
             if let Err(error) = self.socket.shutdown(Shutdown::Write) {
                 debug!("connection {} was gone already: {error}", self.number);
             }
@@ -114,7 +115,8 @@ impl Drop for Connection {
     }
 }
 
-/// Whether it is our time-out that passed. The kernel's own, when a peer has vanished, has a number.
+/// Whether it is our time-out that passed. The kernel's own, when a peer has vanished, has a
+/// number.
 fn is_time_out(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock
         || (error.kind() == ErrorKind::TimedOut && error.raw_os_error().is_none())

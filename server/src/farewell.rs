@@ -1,17 +1,19 @@
 //! When a connection may end while the server stops: not before its peer can have all it is owed.
 //!
-//! A stop shuts a socket for reading (see `drain`), after which its green thread finds an end as soon as
-//! nothing more has arrived. To close it there and then could lose answers: while the peer's window is full
-//! they lie in our kernel, and if the peer, too, has more to send, its next segment meets a closed socket,
-//! which answers with a reset and throws away what it still had to send (RFC 9293, 3.10.7.4).
+//! A stop shuts a socket for reading (see `drain`), after which its green thread finds an end as
+//! soon as nothing more has arrived. To close it there and then could lose answers: while the
+//! peer's window is full they lie in our kernel, and if the peer, too, has more to send, its next
+//! segment meets a closed socket, which answers with a reset and throws away what it still had to
+//! send (RFC 9293, 3.10.7.4).
 //!
-//! So a connection with unsent answers is looked at again a little later, and everything that has arrived by
-//! then is echoed as before. Once they are on their way the peer gets a moment to pass on what
-//! its own kernel had held back, and when that brings nothing new either, the connection ends. For a peer
-//! that only ever waits for its answer none of this takes time: there is nothing unsent.
+//! So a connection with unsent answers is looked at again a little later, and everything that has
+//! arrived by then is echoed as before. Once they are on their way the peer gets a moment to pass
+//! on what its own kernel had held back, and when that brings nothing new either, the connection
+//! ends. For a peer that only ever waits for its answer none of this takes time: there is nothing
+//! unsent.
 //!
-//! Man pages: tcp(7) (SIOCOUTQNSD is described in the kernel's sources only). Deliberately not here: the
-//! drain time-out, which ends this in any case.
+//! Man pages: tcp(7) (SIOCOUTQNSD is described in the kernel's sources only). Deliberately not
+//! here: the drain time-out, which ends this in any case.
 
 use runtime::net::TcpStream;
 use runtime::thread;
@@ -20,8 +22,8 @@ use std::time::Duration;
 /// How often unsent answers are looked at: they wait for a human being or for a network.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Time for what the peer's kernel has held back: while we did not read it may have had to repeat itself, and
-/// it waits twice as long after each attempt.
+/// Time for what the peer's kernel has held back: while we did not read it may have had to repeat
+/// itself, and it waits twice as long after each attempt.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// What one connection has seen of its own backlog since the server began to stop.
@@ -31,8 +33,8 @@ pub(crate) struct Farewell {
 }
 
 impl Farewell {
-    /// Decides, when there is nothing to read, whether it is worth looking again; if it is, returns when it
-    /// is time to.
+    /// Decides, when there is nothing to read, whether it is worth looking again; if it is, returns
+    /// when it is time to.
     pub(crate) fn worth_waiting(&mut self, socket: &TcpStream) -> bool {
         if has_unsent_bytes(socket) {
             self.had_backlog = true;

@@ -2,8 +2,8 @@
 //!
 //! Where to read on: `models/green.rs` is the server itself, a page of blocking code in which every
 //! connection has a green thread. Around it, one matter a file: `service` and `connection` (who is
-//! connected, and what is counted), `admission` (how many may be), `drain` and `farewell` (a graceful stop), `stop` (signals), `listen`
-//! (the listening socket), `summary` (the books).
+//! connected, and what is counted), `admission` (how many may be), `drain` and `farewell` (a
+//! graceful stop), `stop` (signals), `listen` (the listening socket), `summary` (the books).
 //!
 //! Deliberately not here: anything that runs once a message.
 

@@ -1,7 +1,7 @@
 //! The command line: what can be asked of the server, and with what words a mistake is refused.
 //!
-//! Deliberately not here: what the options do. Each is explained where it is honoured, except for what
-//! a user must know, which `--help` tells.
+//! Deliberately not here: what the options do. Each is explained where it is honoured, except for
+//! what a user must know, which `--help` tells.
 
 use clap::Parser;
 use runtime::poller::Kind;
@@ -19,10 +19,11 @@ const WORKERS_MAX: usize = 1024;
 #[command(
     version,
     after_help = "\
-SIGINT or SIGTERM stop the server gracefully: it stops accepting, answers what it has been sent, says
-goodbye to the idle, prints a summary and exits with 0. A second signal ends it at once.
+SIGINT or SIGTERM stop the server gracefully: it stops accepting, answers what it has been sent,
+says goodbye to the idle, prints a summary and exits with 0. A second signal ends it at once.
 
-RUST_LOG=info tells of every connection, RUST_LOG=trace of every step of the scheduler and the reactor."
+RUST_LOG=info tells of every connection, RUST_LOG=trace of every step of the scheduler and the
+reactor."
 )]
 pub(crate) struct Options {
     /// Where to listen: 127.0.0.1:8080, [::1]:8080 or localhost:8080; 0.0.0.0 and [::] mean every
@@ -34,16 +35,19 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) upper: bool,
 
-    /// Hold at most N connections; while there are so many, new ones wait in the listen queue until one ends
+    /// Hold at most N connections; while there are so many, new ones wait in the listen queue until
+    /// one ends
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<NonZeroUsize>,
 
-    /// End a connection on which nothing could be read, or nothing written, for so long [default: never]
+    /// End a connection on which nothing could be read, or nothing written, for so long
+    /// [default: never]
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub(crate) idle_timeout: Option<Duration>,
 
     /// Allow connections so much time to finish when the server is stopped, then cut them off
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    #[arg(value_parser = humantime::parse_duration)]
     pub(crate) drain_timeout: Duration,
 
     /// Serve on N OS threads, each with a share of the connections

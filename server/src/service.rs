@@ -2,8 +2,8 @@
 //!
 //! They all run on one OS thread and only change places where they wait, so plain cells do.
 //!
-//! Deliberately not here: a single connection (`connection`), the limits (`admission`), and anything that
-//! waits, except for the end of the last connection.
+//! Deliberately not here: a single connection (`connection`), the limits (`admission`), and
+//! anything that waits, except for the end of the last connection.
 
 use crate::admission::Admission;
 use crate::connection::{Connection, Ending};
@@ -87,7 +87,8 @@ impl Service {
         }
     }
 
-    /// Parks the caller until there is no connection or `timeout` has passed since `begin`; tells which.
+    /// Parks the caller until there is no connection or `timeout` has passed since `begin`; tells
+    /// which.
     pub(crate) fn wait_until_empty(&self, begin: Instant, timeout: Duration) -> bool {
         self.waiting.replace(Some(thread::current()));
         while self.admission.open() > 0 {

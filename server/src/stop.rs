@@ -1,10 +1,11 @@
 //! When to stop: the first SIGINT or SIGTERM asks for a graceful stop, the second ends the process.
 //!
-//! A signal handler may do next to nothing (signal-safety(7)), so it only writes to a pipe, which is
-//! signal-hook's part. An OS thread of our own reads that pipe; there ordinary code may run, and a
-//! green thread can be unparked from any OS thread.
+//! A signal handler may do next to nothing (signal-safety(7)), so it only writes to a pipe, which
+//! is signal-hook's part. An OS thread of our own reads that pipe; there ordinary code may run, and
+//! a green thread can be unparked from any OS thread.
 //!
-//! Man pages: signal(7), signal-safety(7), pipe(7). Deliberately not here: what a stop consists of (see
+//! Man pages: signal(7), signal-safety(7), pipe(7). Deliberately not here: what a stop consists of
+//! (see
 //! `drain`).
 
 use log::info;

@@ -57,7 +57,8 @@ impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "connections: {} served, {} refused, {} at once at most, {} closed when idle, {} cut off",
+            "connections: {} served, {} refused, {} at once at most, {} closed when idle, \
+             {} cut off",
             self.served, self.refused, self.peak, self.idle, self.cut_off
         )?;
         writeln!(

@@ -773,8 +773,8 @@ fn progress_goes_to_standard_error() {
 
 #[test]
 fn the_two_programs_work_together() {
-    // Goal: client and server, both on green threads, over every form of message that they agree on.
-    // Method: a server each way; the default 400 connections; small and large messages.
+    // Goal: client and server, both on green threads, over every form of message that they agree
+    // on. Method: a server each way; the default 400 connections; small and large messages.
     let _watchdog = tests::watchdog::Watchdog::new(2 * run::DEADLINE);
     for (server_words, client_words) in [(&[][..], &[][..]), (&["--upper"], &["--upper"])] {
         let mut command = Command::new(tests::binaries::server());

@@ -1,7 +1,8 @@
-//! The echo server end to end: a process, clients of the standard library, and the kernel's own accounts.
+//! The echo server end to end: a process, clients of the standard library, and the kernel's own
+//! accounts.
 //!
-//! Every test starts a server of its own on a free port, has a watchdog, and sees that all descriptors were
-//! closed again. Man pages: proc(5), tcp(7), strace(1).
+//! Every test starts a server of its own on a free port, has a watchdog, and sees that all
+//! descriptors were closed again. Man pages: proc(5), tcp(7), strace(1).
 //!
 //! Deliberately not here: speed, which is measured elsewhere, and the client program.
 
@@ -25,8 +26,8 @@ use std::time::Duration;
 
 #[test]
 fn echoes_odd_sizes_to_a_slow_reader_over_every_poller() {
-    // Goal: every byte comes back, whatever the size, the reader's pace and the poller.
-    // Method: sizes around those of buffers, up to megabytes, all at once, each compared as a whole.
+    // Goal: every byte comes back, whatever the size, the reader's pace and the poller. Method:
+    // sizes around those of buffers, up to megabytes, all at once, each compared as a whole.
     let _watchdog = Watchdog::start(300);
     for kind in Kind::available() {
         let mut command = command(&[]);
@@ -90,8 +91,8 @@ fn listens_on_names_and_ipv6() {
 
 #[test]
 fn holds_ten_thousand_connections() {
-    // Goal: 10,000 at once are served, in bounded memory, and leave nothing behind.
-    // Method: opens them all, sends one full buffer on each before any is closed, asks the kernel what the
+    // Goal: 10,000 at once are served, in bounded memory, and leave nothing behind. Method: opens
+    // them all, sends one full buffer on each before any is closed, asks the kernel what the
     // server's memory and descriptors are then and after.
     const CONNECTIONS: usize = 10_000;
     const KIB_EACH_MAX: u64 = 32;
@@ -154,8 +155,8 @@ fn survives_having_no_descriptor_left() {
 
 #[test]
 fn stops_under_load_without_a_torn_answer() {
-    // Goal: at SIGTERM every client has whole answers and then a clean end. Method: 50 clients exchange
-    // messages all the time; the signal comes amid them; each tells how it ended.
+    // Goal: at SIGTERM every client has whole answers and then a clean end. Method: 50 clients
+    // exchange messages all the time; the signal comes amid them; each tells how it ended.
     const CLIENTS: usize = 50;
     const ANSWERS_BEFORE_STOP: usize = 5_000;
     let _watchdog = Watchdog::start(120);
@@ -237,8 +238,8 @@ fn exchange_until_the_end(mut stream: &TcpStream, message: &[u8], answers: &Atom
 #[test]
 fn a_stop_answers_what_was_sent_and_sends_the_idle_home() {
     // Goal: bytes sent before the signal are answered though their reader comes late, and an idle
-    // connection ends at once. Method: sends until every buffer on the way is full, stops the server, then
-    // reads.
+    // connection ends at once. Method: sends until every buffer on the way is full, stops the
+    // server, then reads.
     let _watchdog = Watchdog::start(120);
     let mut command = command(&["--drain-timeout", "100s"]);
     command.env("RUST_LOG", "info");
@@ -269,8 +270,8 @@ fn a_stop_answers_what_was_sent_and_sends_the_idle_home() {
 
 #[test]
 fn a_stop_takes_in_who_waits_in_the_queue() {
-    // Goal: who had connected before the signal is served. Method: suspends the server, connects and
-    // sends, and lets it find the signal and the connections at the same time.
+    // Goal: who had connected before the signal is served. Method: suspends the server, connects
+    // and sends, and lets it find the signal and the connections at the same time.
     const CLIENTS: u64 = 20;
     let _watchdog = Watchdog::start(60);
     let server = Server::start(&["--drain-timeout", "100s"]);
@@ -308,8 +309,8 @@ fn the_drain_time_out_cuts_off_who_does_not_read() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    // Goal: impatience is honoured, and told from success. Method: a peer that takes no answers holds up
-    // the graceful stop; then the other signal is sent.
+    // Goal: impatience is honoured, and told from success. Method: a peer that takes no answers
+    // holds up the graceful stop; then the other signal is sent.
     let _watchdog = Watchdog::start(60);
     let mut command = command(&["--drain-timeout", "1000s"]);
     command.env("RUST_LOG", "info");
@@ -325,8 +326,8 @@ fn a_second_signal_ends_it_at_once() {
 
 #[test]
 fn resets_hurt_nobody_else() {
-    // Goal: a reset in the middle of a message ends one connection. Method: many of them, before and
-    // after the answer, beside a connection that goes on.
+    // Goal: a reset in the middle of a message ends one connection. Method: many of them, before
+    // and after the answer, beside a connection that goes on.
     let _watchdog = Watchdog::start(60);
     let server = Server::start(&[]);
     let bystander = connect(server.address);
@@ -347,7 +348,8 @@ fn resets_hurt_nobody_else() {
 
 #[test]
 fn a_half_closed_peer_gets_every_answer() {
-    // Goal: who has finished sending is still answered in full. Method: sends, ends, and only then reads.
+    // Goal: who has finished sending is still answered in full. Method: sends, ends, and only then
+    // reads.
     let _watchdog = Watchdog::start(60);
     let server = Server::start(&[]);
     let mut stream = connect(server.address);
@@ -363,8 +365,9 @@ fn a_half_closed_peer_gets_every_answer() {
 
 #[test]
 fn a_peer_that_never_reads_costs_one_buffer() {
-    // Goal: backpressure: what a peer does not take is not piled up. Method: peers write until nobody
-    // takes more; the server's memory is compared with what it has accepted; another is served.
+    // Goal: backpressure: what a peer does not take is not piled up. Method: peers write until
+    // nobody takes more; the server's memory is compared with what it has accepted; another is
+    // served.
     const PEERS: usize = 5;
     let _watchdog = Watchdog::start(120);
     let server = Server::start(&[]);
@@ -397,8 +400,8 @@ fn the_idle_time_out_ends_the_silent_and_the_deaf() {
 
 #[test]
 fn the_connection_limit_lets_others_wait() {
-    // Goal: beyond the limit nobody is refused and nobody served. Method: a third of two stays without an
-    // answer until one leaves.
+    // Goal: beyond the limit nobody is refused and nobody served. Method: a third of two stays
+    // without an answer until one leaves.
     let _watchdog = Watchdog::start(60);
     let server = Server::start(&["--max-connections", "2"]);
     let first = connect(server.address);
@@ -427,8 +430,8 @@ fn the_connection_limit_lets_others_wait() {
 
 #[test]
 fn several_workers_share_the_work() {
-    // Goal: more OS threads change nothing for clients. Method: many exchanges at once, then a stop amid
-    // open connections.
+    // Goal: more OS threads change nothing for clients. Method: many exchanges at once, then a stop
+    // amid open connections.
     const CLIENTS: u64 = 60;
     let _watchdog = Watchdog::start(60);
     let server = Server::start(&["--workers", "3", "--max-connections", "100"]);
@@ -521,7 +524,8 @@ fn what_cannot_be_listened_on_is_explained() {
 
 #[test]
 fn a_port_that_needs_a_privilege_is_explained() {
-    // Goal: as above. Method: the same, as a user without privileges, where this test may become one.
+    // Goal: as above. Method: the same, as a user without privileges, where this test may become
+    // one.
     let _watchdog = Watchdog::start(60);
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let needs_privilege = first_free.is_ok_and(|port| port.trim().parse().unwrap_or(0) > 81);
@@ -558,7 +562,8 @@ fn refusal(mut command: Command) -> Outcome {
 
 #[test]
 fn the_log_tells_connections() {
-    // Goal: RUST_LOG=info tells who came and what became of them. Method: one connection, and a look.
+    // Goal: RUST_LOG=info tells who came and what became of them. Method: one connection, and a
+    // look.
     let _watchdog = Watchdog::start(60);
     let mut command = command(&[]);
     command.env("RUST_LOG", "info");
@@ -577,8 +582,9 @@ fn the_log_tells_connections() {
 
 #[test]
 fn a_message_takes_two_system_calls() {
-    // Goal: recv and send, nothing else for each message; waiting is shared, registration done once.
-    // Method: strace counts for a server that echoes a known number of messages on a few connections.
+    // Goal: recv and send, nothing else for each message; waiting is shared, registration done
+    // once. Method: strace counts for a server that echoes a known number of messages on a few
+    // connections.
     const CONNECTIONS: u64 = 20;
     const MESSAGES: u64 = 200;
     let _watchdog = Watchdog::start(120);

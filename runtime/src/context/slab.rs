@@ -205,7 +205,8 @@ impl Slab {
         }
         let mut region = self.region();
         self.base.store(ptr::null_mut(), Ordering::Relaxed);
-        // Orders the withdrawal before what the next mapping stores; pairs with the fence in `find`.
+        // Orders the withdrawal before what the next mapping stores; pairs with the fence in
+        // `find`.
         fence(Ordering::Release);
         // SAFETY: no pool and no stack points here any more, and the region is not used again.
         unsafe { ManuallyDrop::drop(&mut region) };

@@ -1,8 +1,10 @@
-//! Green threads on several workers: the whole `green` server once on each of them, at the same time.
+//! Green threads on several workers: the whole `green` server once on each of them, at the same
+//! time.
 //!
-//! Right when one processor is not enough. Workers share the listening socket, and nothing else: each has
-//! its own poller, its own connections and its own counts, so still nothing needs a lock. The kernel
-//! tells all who wait that a connection has come, and the first to accept has it for good.
+//! Right when one processor is not enough. Workers share the listening socket, and nothing else:
+//! each has its own poller, its own connections and its own counts, so still nothing needs a lock.
+//! The kernel tells all who wait that a connection has come, and the first to accept has it for
+//! good.
 //!
 //! Wrong when connections are few and long: nobody moves them from a busy worker to an idle one.
 //!

@@ -105,7 +105,7 @@ struct Comparison {
 }
 
 fn comparisons(quick: bool) -> Vec<Comparison> {
-    use Part::{Channel, Memory, Spawn, Switch, Yield};
+    use Part::{Channel, Spawn, Switch, Yield};
     use Peer::{Corosensei, May, Ours, Threads, Tokio};
     let limit = Duration::from_secs(20);
     let rounds = if quick { 2 } else { 11 };
@@ -157,33 +157,38 @@ fn comparisons(quick: bool) -> Vec<Comparison> {
         ),
         timed(Channel, "channel hand-over", 0, &[Tokio, May, Threads], &[]),
     ];
+    list.extend(memories(quick));
+    list
+}
+
+/// The memory of parked green threads, by how many there are.
+fn memories(quick: bool) -> Vec<Comparison> {
+    use Peer::{Corosensei, May, Ours, Threads, Tokio};
     let sizes: &[u64] = if quick {
         &[10_000, 100_000]
     } else {
         &[10_000, 100_000, 1_000_000]
     };
-    for &count in sizes {
-        list.push(Comparison {
-            part: Memory,
-            what: format!("memory, {} parked", grouped(count)),
-            unit: "bytes each",
-            parameter: count,
-            // More OS threads than this are more than most systems allow.
-            peers: match count {
-                10_000 => &[Tokio, May, Corosensei, Threads],
-                _ => &[Tokio, May, Corosensei],
-            },
-            goals: if count == 1_000_000 {
-                &[(Ours, Goal::Absolute(4_600.0))]
-            } else {
-                &[]
-            },
-            // Counted and not timed, so that one round tells as much as many.
-            rounds: 1,
-            limit: Duration::from_secs(if quick { 15 } else { 60 }),
-        });
-    }
-    list
+    let memory = |count: u64| Comparison {
+        part: Part::Memory,
+        what: format!("memory, {} parked", grouped(count)),
+        unit: "bytes each",
+        parameter: count,
+        // More OS threads than this are more than most systems allow.
+        peers: match count {
+            10_000 => &[Tokio, May, Corosensei, Threads],
+            _ => &[Tokio, May, Corosensei],
+        },
+        goals: if count == 1_000_000 {
+            &[(Ours, Goal::Absolute(4_600.0))]
+        } else {
+            &[]
+        },
+        // Counted and not timed, so that one round tells as much as many.
+        rounds: 1,
+        limit: Duration::from_secs(if quick { 15 } else { 60 }),
+    };
+    sizes.iter().copied().map(memory).collect()
 }
 
 /// A number with a comma after every three digits.

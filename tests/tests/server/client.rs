@@ -1,4 +1,5 @@
-//! Clients of the server under test: standard library sockets, and every way to treat a server badly.
+//! Clients of the server under test: standard library sockets, and every way to treat a server
+//! badly.
 //!
 //! Test support for `server.rs`. Man pages: tcp(7), socket(7) (SO_LINGER, SO_RCVBUF).
 

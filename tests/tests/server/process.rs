@@ -256,7 +256,8 @@ impl Server {
 
     pub(crate) fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.pid()).expect("a pid fits");
-        // SAFETY: kill touches no memory, and the child has not been waited for, so the pid is its own.
+        // SAFETY: kill touches no memory, and the child has not been waited for, so the pid is its
+        // own.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
