@@ -25,9 +25,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Shortages closer together than this are one, and logged once.
 const EPISODE_GAP: Duration = Duration::from_secs(1);
 
-/// The peer gave up while it was queued, or its network did; Linux reports either in accept. These use
-/// the connection up, so that the next accept meets another. Whatever is neither in this list nor in the
-/// next is taken for a shortage, so that no error can make the server spin.
+/// The peer gave up while it was queued, or its network did; Linux reports either in accept. These
+/// use the connection up, so that the next accept meets another. Whatever is neither in this list
+/// nor in the next is taken for a shortage, so that no error can make the server spin.
 const OF_THE_PEER: [i32; 10] = [
     libc::ECONNABORTED,
     libc::ECONNRESET,

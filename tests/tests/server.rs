@@ -470,8 +470,8 @@ fn select_never_meets_a_descriptor_it_cannot_watch() {
 
 #[test]
 fn its_port_is_free_again_at_once() {
-    // Goal: a server can be replaced. Method: stops one that closes its connection first, which leaves the
-    // port in TIME_WAIT, and starts the next on it.
+    // Goal: a server can be replaced. Method: stops one that closes its connection first, which
+    // leaves the port in TIME_WAIT, and starts the next on it.
     let _watchdog = Watchdog::start(60);
     let first = Server::start(&[]);
     let address = first.address.to_string();

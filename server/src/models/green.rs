@@ -1,18 +1,20 @@
 //! Green threads: a thread of control for each connection, and one OS thread for all of them.
 //!
-//! Right when connections are many and mostly wait. Each is plain sequential code: read, write, and so
-//! on until the end. Where a call has to wait, the runtime parks the green thread and runs another, so
-//! thousands of them take turns on one OS thread. They never run at the same time, which is why what
-//! they share needs no lock (`Rc`, `Cell`).
+//! Right when connections are many and mostly wait. Each is plain sequential code: read, write, and
+//! so on until the end. Where a call has to wait, the runtime parks the green thread and runs
+//! another, so thousands of them take turns on one OS thread. They never run at the same time,
+//! which is why what they share needs no lock (`Rc`, `Cell`).
 //!
-//! Wrong when a connection has to compute for long: nobody else runs until it reads, writes or yields.
+//! Wrong when a connection has to compute for long: nobody else runs until it reads, writes or
+//! yields.
 //!
-//! A peer that reads slowly stops nobody but itself: its green thread waits in `write_all`, and so reads
-//! no more, until the kernel's buffers are full on both sides and the peer has to wait too. That is all
-//! there is to backpressure, and why a connection needs no more memory than one buffer and one stack.
+//! A peer that reads slowly stops nobody but itself: its green thread waits in `write_all`, and so
+//! reads no more, until the kernel's buffers are full on both sides and the peer has to wait too.
+//! That is all there is to backpressure, and why a connection needs no more memory than one buffer
+//! and one stack.
 //!
-//! Man pages: accept(2), recv(2), send(2). Deliberately not here: limits (`admission`), counting and
-//! logging (`service`), signals (`stop`), the rules of a graceful stop (`drain`).
+//! Man pages: accept(2), recv(2), send(2). Deliberately not here: limits (`admission`), counting
+//! and logging (`service`), signals (`stop`), the rules of a graceful stop (`drain`).
 
 use crate::connection::Connection;
 use crate::drain;
@@ -100,7 +102,8 @@ fn echo(mut stream: impl Read + Write, buffer: &mut [u8], upper: bool) -> io::Re
     }
 }
 
-/// Takes in those who have connected before the stop, and who cannot know that nobody accepted them.
+/// Takes in those who have connected before the stop, and who cannot know that nobody accepted
+/// them.
 fn accept_the_queued(listener: &TcpListener, service: &Rc<Service>) {
     let result = listener.set_nonblocking(true).and_then(|()| {
         // Bounded, or a flood of clients would never let the server stop.
