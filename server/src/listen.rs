@@ -16,6 +16,8 @@ pub(crate) const QUEUE_LENGTH: i32 = 4096;
 /// machine that was switched off never ends its connections; this finds it out within a few
 /// minutes.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// OpenBSD has only its own.
+#[cfg(not(target_os = "openbsd"))]
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Listens on `address`.
