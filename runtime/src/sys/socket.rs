@@ -17,6 +17,11 @@ use std::time::Duration;
 
 use super::address::{Address, family};
 use super::kernel;
+// Apple's has neither flag; `kernel` puts the calls that take them together from several.
+#[cfg(target_vendor = "apple")]
+use super::kernel::{SOCK_CLOEXEC, SOCK_NONBLOCK};
+#[cfg(not(target_vendor = "apple"))]
+use libc::{SOCK_CLOEXEC, SOCK_NONBLOCK};
 
 /// Whether `MSG_DONTWAIT` is enough for a transfer never to wait. Apple's and NetBSD's kernels
 /// heed it when they receive, but their senders look at the descriptor's mode alone.
@@ -44,28 +49,16 @@ pub(crate) const TRANSFER_MAX: usize = 0x7fff_f000;
 const BUFFERS_MAX: usize = 1024;
 
 #[cfg(not(target_vendor = "apple"))]
-const OPEN_FLAGS: c_int = libc::SOCK_CLOEXEC;
-#[cfg(target_vendor = "apple")]
-const OPEN_FLAGS: c_int = 0;
-
-#[cfg(not(target_vendor = "apple"))]
 const SEND_FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 const SEND_FLAGS: c_int = libc::MSG_DONTWAIT;
 
 /// A new TCP socket for addresses like `address`: closed on exec, not blocking.
 pub(crate) fn open(address: &SocketAddr) -> io::Result<OwnedFd> {
-    #[cfg(not(target_vendor = "apple"))]
-    let flags = OPEN_FLAGS | libc::SOCK_NONBLOCK;
-    #[cfg(target_vendor = "apple")]
-    let flags = OPEN_FLAGS;
+    let kind = libc::SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
     // SAFETY: the call takes no pointers.
-    let fd = unsafe { kernel::socket(family(address), libc::SOCK_STREAM | flags, 0) }?;
+    let fd = unsafe { kernel::socket(family(address), kind, 0) }?;
     let fd = own(fd);
-    if cfg!(target_vendor = "apple") {
-        set_close_on_exec(fd.as_raw_fd())?;
-        set_nonblocking(fd.as_fd(), true)?;
-    }
     never_signal(fd.as_fd())?;
     Ok(fd)
 }
@@ -122,42 +115,13 @@ pub(crate) fn listen_on(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<
 pub(crate) fn accept(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<(OwnedFd, SocketAddr)> {
     let mut address = Address::empty();
     let (place, length) = address.as_mut_parts();
-    let accepted = accept_into(fd.as_raw_fd(), place, length, nonblocking)?;
+    let flags = SOCK_CLOEXEC | if nonblocking { SOCK_NONBLOCK } else { 0 };
+    // SAFETY: both places outlive the call, and the length says how much may be written.
+    let accepted = own(unsafe { kernel::accept4(fd.as_raw_fd(), place, length, flags) }?);
     if cfg!(target_vendor = "apple") {
         never_signal(accepted.as_fd())?;
     }
     Ok((accepted, address.to_std()?))
-}
-
-#[cfg(not(target_vendor = "apple"))]
-fn accept_into(
-    fd: RawFd,
-    place: *mut libc::sockaddr,
-    length: *mut libc::socklen_t,
-    nonblocking: bool,
-) -> io::Result<OwnedFd> {
-    let mode = if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
-    // SAFETY: both places belong to an `Address` of the caller's, which outlives the call, and
-    // the length says how much of the first may be written.
-    let accepted = unsafe { kernel::accept4(fd, place, length, libc::SOCK_CLOEXEC | mode) }?;
-    Ok(own(accepted))
-}
-
-/// Without `accept4` the two flags come one after the other: a child that another thread spawns
-/// in between inherits the descriptor. Nothing can be done about it on such a system.
-#[cfg(target_vendor = "apple")]
-fn accept_into(
-    fd: RawFd,
-    place: *mut libc::sockaddr,
-    length: *mut libc::socklen_t,
-    nonblocking: bool,
-) -> io::Result<OwnedFd> {
-    // SAFETY: both places belong to an `Address` of the caller's, which outlives the call, and
-    // the length says how much of the first may be written.
-    let accepted = own(unsafe { kernel::accept(fd, place, length) }?);
-    set_close_on_exec(accepted.as_raw_fd())?;
-    set_nonblocking(accepted.as_fd(), nonblocking)?;
-    Ok(accepted)
 }
 
 /// The address the socket itself has.
@@ -398,12 +362,6 @@ pub(crate) fn never_signal(fd: BorrowedFd<'_>) -> io::Result<()> {
     #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_vendor = "apple"))]
     set_option(fd, libc::SOL_SOCKET, libc::SO_NOSIGPIPE, 1 as c_int)?;
     let _ = fd;
-    Ok(())
-}
-
-fn set_close_on_exec(fd: RawFd) -> io::Result<()> {
-    // SAFETY: the command takes a number, no pointer.
-    unsafe { kernel::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }?;
     Ok(())
 }
 
