@@ -25,6 +25,7 @@
 //!
 //! Man pages: mmap(2), madvise(2). Not here: what runs on a stack.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -133,6 +134,11 @@ impl Stack {
         self.slab.slot_bytes()
     }
 
+    /// Whether the other one is in the next slot below.
+    fn is_next_to(&self, below: &Stack) -> bool {
+        ptr::eq(self.slab, below.slab) && self.index == below.index + 1
+    }
+
     /// Says who runs here from now on, until the stack is given back.
     ///
     /// # Safety
@@ -171,6 +177,8 @@ pub(crate) struct StackPool {
     /// Given back, the last on top. Has room for every stack that exists, so that giving back
     /// never allocates.
     free: Vec<Stack>,
+    /// Free ones whose memory has gone back to the system, the lowest address on top.
+    trimmed: Vec<Stack>,
     slabs: Vec<&'static Slab>,
     /// How many slots of the newest slab have been used so far.
     used: usize,
@@ -184,6 +192,7 @@ impl StackPool {
         StackPool {
             slot_bytes,
             free: Vec::new(),
+            trimmed: Vec::new(),
             slabs: Vec::new(),
             used: 0,
         }
@@ -199,8 +208,14 @@ impl StackPool {
     pub(crate) fn take(&mut self) -> io::Result<Stack> {
         match self.free.pop() {
             Some(stack) => Ok(stack),
-            None => self.carve(),
+            None => self.take_empty(),
         }
+    }
+
+    /// A stack without memory: one that was trimmed, or a slot never used before.
+    #[cold]
+    fn take_empty(&mut self) -> io::Result<Stack> {
+        self.trimmed.pop().map_or_else(|| self.carve(), Ok)
     }
 
     /// Takes a stack back for the next to use.
@@ -220,7 +235,6 @@ impl StackPool {
     }
 
     /// Uses a slot for the first time.
-    #[cold]
     fn carve(&mut self) -> io::Result<Stack> {
         let slab = match self.slabs.last() {
             Some(slab) if self.used < slab.slots() => *slab,
@@ -256,10 +270,9 @@ impl StackPool {
                 Err(error) => return Err(self.refused("a mapping", error)),
             }
         };
-        let stacks: usize = self.slabs.iter().map(|slab| slab.stacks()).sum();
-        self.free.reserve(stacks + slots);
         self.slabs.push(slab);
         self.used = 0;
+        self.free.reserve(self.slots());
         Ok(slab)
     }
 
@@ -279,50 +292,60 @@ impl StackPool {
         io::Error::new(io::ErrorKind::OutOfMemory, message)
     }
 
+    /// How many stacks its slabs can hold.
+    fn slots(&self) -> usize {
+        self.slabs.iter().map(|slab| slab.slots()).sum()
+    }
+
     /// Gives the memory of every free stack back to the system. Slabs without a taken stack are
     /// unmapped; in the others the pages are discarded and the guards stay.
     pub(crate) fn trim(&mut self) {
-        // Highest addresses first, so that the lowest are handed out first again: the pages that
-        // are in use then lie together and need the fewest page tables.
-        self.free
-            .sort_unstable_by_key(|stack| std::cmp::Reverse((stack.slab.base(), stack.index)));
-        for run in self.free.chunk_by(|a, b| ptr::eq(a.slab, b.slab)) {
+        if self.free.is_empty() {
+            return;
+        }
+        sort(&mut self.free);
+        for run in self.free.chunk_by(|above, below| above.is_next_to(below)) {
+            let lowest = &run[run.len() - 1];
+            let offset = lowest.index * self.slot_bytes;
+            let region = lowest.slab.region();
+            // SAFETY: the slots of a run lie side by side, and nobody uses them.
+            unsafe { region.discard(offset, run.len() * self.slot_bytes) };
+        }
+        self.trimmed.append(&mut self.free);
+        sort(&mut self.trimmed);
+        self.unmap_unused_slabs();
+    }
+
+    /// Unmaps the slabs whose stacks are all trimmed.
+    fn unmap_unused_slabs(&mut self) {
+        for run in self.trimmed.chunk_by(|a, b| ptr::eq(a.slab, b.slab)) {
             if run.len() == run[0].slab.stacks() {
                 run[0].slab.condemn();
             }
         }
-        // A condemned slab is not looked at again once its last stack is dropped below.
-        let newest = self.slabs.last().copied();
+        if self.slabs.last().is_some_and(|slab| slab.is_condemned()) {
+            // Every older slab has been used up before the newest one was mapped.
+            self.used = usize::MAX;
+        }
         self.slabs.retain(|slab| !slab.is_condemned());
-        self.free.retain(|stack| !stack.slab.is_condemned());
-        let last = self.slabs.last().copied();
-        if !same_slab(last, newest) {
-            self.used = last.map_or(0, Slab::slots);
-        }
-        for run in self
-            .free
-            .chunk_by(|a, b| ptr::eq(a.slab, b.slab) && a.index == b.index + 1)
-        {
-            let lowest = &run[run.len() - 1];
-            let offset = lowest.index * self.slot_bytes;
-            // SAFETY: the slots of a run lie side by side, and nobody uses them.
-            unsafe {
-                lowest
-                    .slab
-                    .region()
-                    .discard(offset, run.len() * self.slot_bytes)
-            };
-        }
+        // The last stack of a condemned slab unmaps it, so nobody looks at it after this.
+        self.trimmed.retain(|stack| !stack.slab.is_condemned());
+        self.trimmed.shrink_to_fit();
+        self.free.shrink_to(self.slots());
     }
 }
 
-fn same_slab(a: Option<&'static Slab>, b: Option<&'static Slab>) -> bool {
-    a.map(ptr::from_ref) == b.map(ptr::from_ref)
+/// Highest addresses first, so that the lowest are on top, to be taken first: the pages in use then
+/// lie together and need the fewest page tables.
+fn sort(stacks: &mut [Stack]) {
+    // Not the unstable sort, as most of the input is sorted already, which only this one uses.
+    stacks.sort_by_key(|stack| Reverse((stack.slab.base(), stack.index)));
 }
 
 impl Drop for StackPool {
     fn drop(&mut self) {
         self.free.clear();
+        self.trimmed.clear();
         for slab in &self.slabs {
             slab.condemn();
             slab.unmap_if_unused();
@@ -364,7 +387,7 @@ impl StackPools {
         self.pool(stack.slot_bytes()).give_back(stack);
     }
 
-    /// How many stacks are there to be taken without a system call.
+    /// How many free stacks still hold memory, which [`StackPools::trim`] would give back.
     pub(crate) fn free_stacks(&self) -> usize {
         self.pools.iter().map(|pool| pool.free.len()).sum()
     }
