@@ -16,17 +16,20 @@
 //!
 //! Deliberately not here: the public names (`thread`).
 
+use std::any::Any;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 
 use super::interrupt::{self, Killed, Pending};
 use super::task::{Birth, State, Task, TaskCell, TaskRef};
-use super::worker::Worker;
+use super::worker::{Worker, log_step};
 use crate::context::{self, Label, Stack};
 
-/// Closures larger than this move to the heap, so that any stack has room for them.
+/// Closures larger than this, or than a sixteenth of their stack, move to the heap: without
+/// optimisation `root` moves them some five times, and any stack must have room for that.
 const CLOSURE_BYTES_MAX: usize = 2048;
+const CLOSURE_SHARE: usize = 16;
 /// What a stack pointer and every closure on a stack is aligned to.
 const ALIGNMENT: usize = 16;
 
@@ -74,7 +77,8 @@ where
     F: FnOnce() -> T,
 {
     let stack = worker.stacks.borrow_mut().take(stack_bytes)?;
-    if size_of::<F>() > CLOSURE_BYTES_MAX || align_of::<F>() > ALIGNMENT {
+    let closure_bytes_max = CLOSURE_BYTES_MAX.min(stack.slot_bytes() / CLOSURE_SHARE);
+    if size_of::<F>() > closure_bytes_max || align_of::<F>() > ALIGNMENT {
         let boxed: Box<dyn FnOnce() -> T + '_> = Box::new(closure);
         // SAFETY: the caller's promises, and a box is small.
         unsafe { furnish::<_, T>(task, stack, boxed) };
@@ -87,7 +91,7 @@ where
     if worker.is_stopping() {
         task.interrupt.set(Pending::KILL);
     }
-    log::trace!("{task} is born, spawned at {}", task.spawned);
+    log_step!(worker, "{task} is born, spawned at {}", task.spawned);
     worker.make_ready(task);
     Ok(())
 }
@@ -137,7 +141,13 @@ where
     // SAFETY: `furnish` put it there, and this is the only read.
     let closure = unsafe { task.closure.get().cast::<F>().read() };
     let outcome = panic::catch_unwind(AssertUnwindSafe(move || {
-        interrupt::deliver(task);
+        if task.interrupt.get() != Pending::NONE {
+            // Killed before it began: the closure is dropped and not unwound, so that destructors
+            // may wait, and may panic.
+            drop(closure);
+            interrupt::deliver(task);
+            unreachable!("a pending interrupt must be delivered");
+        }
         closure()
     }));
     if let Err(payload) = &outcome {
@@ -214,13 +224,21 @@ where
         let Some(closure) = self.closure.take() else {
             unreachable!("an emigrant must arrive only once");
         };
-        // SAFETY: the task was created for `T` in `new`, `'static` borrows nothing.
-        let started = unsafe { start::<F, T>(worker, &self.task, self.stack_bytes, closure) };
-        if let Err(error) = started {
-            log::error!("{} could not start: {error}", self.task);
-            // SAFETY: as above; it has not started, so nothing else completes it.
-            unsafe { self.task.complete::<T>(Err(Box::new(error))) };
-        }
+        // A refusal drops the closure here, in the hub, which no panic of a destructor may end.
+        let started = panic::catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: the task was created for `T` in `new`, `'static` borrows nothing.
+            unsafe { start::<F, T>(worker, &self.task, self.stack_bytes, closure) }
+        }));
+        let payload: Box<dyn Any + Send> = match started {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                log::error!("{} could not start: {error}", self.task);
+                Box::new(error)
+            }
+            Err(payload) => payload,
+        };
+        // SAFETY: as above; it has not started, so nothing else completes it.
+        unsafe { self.task.complete::<T>(Err(payload)) };
     }
 }
 
@@ -229,9 +247,14 @@ where
     F: FnOnce() -> T,
 {
     fn drop(&mut self) {
-        if self.closure.take().is_some() {
-            // SAFETY: the task was created for `T`, and never started.
-            unsafe { self.task.complete::<T>(Err(Box::new(Killed))) };
-        }
+        let Some(closure) = self.closure.take() else {
+            return;
+        };
+        // A destructor that panics must not keep the joiner waiting; as a panic of the green
+        // thread it comes out of the join.
+        let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(closure)));
+        let payload = dropped.err().unwrap_or_else(|| Box::new(Killed));
+        // SAFETY: the task was created for `T`, and never started.
+        unsafe { self.task.complete::<T>(Err(payload)) };
     }
 }

@@ -13,6 +13,7 @@ use std::thread;
 
 use super::birth;
 use super::inbox::{Inbox, Message};
+use super::interrupt::Killed;
 use super::task::{Birth, TaskRef};
 use super::worker::{Plan, Worker};
 use crate::poller::Kind;
@@ -25,12 +26,23 @@ pub(crate) struct Settings {
     pub(crate) stack_bytes: usize,
 }
 
-/// An inbox that is closed at the latest when this is dropped.
+/// An inbox that belongs to this run until this is dropped.
 struct OpenInbox(&'static Inbox);
 
 impl Drop for OpenInbox {
     fn drop(&mut self) {
         // Outside the lock: a message may own what sends messages when dropped.
+        drop(self.0.close());
+        self.0.retire();
+    }
+}
+
+/// Closes a worker's inbox as soon as the worker ends, on the worker's own OS thread: whoever
+/// waits for what came too late, perhaps in a destructor on another worker, must not wait on.
+struct Listening(&'static Inbox);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
         drop(self.0.close());
     }
 }
@@ -73,6 +85,7 @@ pub(crate) fn run<T>(settings: Settings, main: impl FnOnce() -> T) -> io::Result
                 .spawn_scoped(scope, move || match Worker::new(worker) {
                     Ok(worker) => {
                         let _ = started.send(Ok(()));
+                        let _listening = Listening(worker.inbox);
                         worker.enter(|| worker.run(None));
                     }
                     Err(error) => {
@@ -84,7 +97,9 @@ pub(crate) fn run<T>(settings: Settings, main: impl FnOnce() -> T) -> io::Result
                 Err(_) => return Err(io::Error::other("a worker ended before it had begun")),
             }
         }
+        let listening = Listening(worker.inbox);
         let result = worker.enter(|| run_main(&worker, spawned, main));
+        drop(listening);
         drop(hands);
         result
     })
@@ -117,6 +132,9 @@ fn run_main<T>(
     // SAFETY: the task was created for this type two lines above, and this is its only handle.
     match unsafe { main.take::<T>() } {
         Some(Ok(value)) => Ok(value),
+        Some(Err(payload)) if payload.is::<Killed>() => {
+            panic!("the main green thread was killed")
+        }
         Some(Err(payload)) => panic::resume_unwind(payload),
         None => unreachable!("a run must not return before its main green thread has ended"),
     }

@@ -25,11 +25,23 @@ const SPARE_STACKS: usize = 256;
 /// So long more than those must have been unused before their memory goes back to the system.
 const TRIM_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Ends the process if the hub unwinds. Green threads would be left on stacks that nobody could
+/// unwind any more, with borrows that others rely on; and whoever joins them would wait for ever.
+struct HubPanics;
+
+impl Drop for HubPanics {
+    fn drop(&mut self) {
+        report::tell("a worker panicked outside of its green threads; the process must end");
+        std::process::abort();
+    }
+}
+
 impl Worker {
     /// Runs green threads until `main` has ended and all others have been unwound; without a
     /// `main`, until another worker sends the word to stop.
     pub(crate) fn run(&self, main: Option<&TaskRef>) {
         self.main.set(main.map_or(ptr::null(), TaskRef::as_pointer));
+        let hub_panics = HubPanics;
         loop {
             self.read_mail();
             if main.is_some_and(|main| main.is_done()) {
@@ -37,9 +49,10 @@ impl Worker {
             }
             if self.stopping.get() {
                 if self.tasks.borrow().is_empty() {
+                    std::mem::forget(hub_panics);
                     return;
                 }
-                self.kill_all();
+                self.kill_now_and_then();
             }
             self.ring_alarms();
             self.poll();
@@ -85,9 +98,10 @@ impl Worker {
             return;
         }
         let alarm = self.timers.borrow().next_deadline().map(Moment);
-        let hopeless = alarm.is_none() && !self.registry.has_waiters();
+        let hopeless = alarm.is_none() && !self.registry.has_waiters() && self.crew.len() == 1;
         let deadline = [alarm, self.trim_stacks()].into_iter().flatten().min();
-        let mut timeout = deadline.map(|deadline| deadline.since(Moment::now()));
+        let now = Moment::now();
+        let mut timeout = deadline.map(|deadline| deadline.since(now));
         if hopeless && !self.deadlock_told.get() {
             timeout = Some(DEADLOCK_PATIENCE);
         }
@@ -100,7 +114,12 @@ impl Worker {
         }
         self.registry.poll(self, timeout);
         self.inbox.wake_up();
-        if hopeless && !self.stopping.get() && self.ready.is_empty() && !self.inbox.has_mail() {
+        if !hopeless || self.stopping.get() || self.deadlock_told.get() {
+            return;
+        }
+        // A wake-up whose message has been read already may end the sleep too early.
+        let is_early = Moment::now().since(now) < DEADLOCK_PATIENCE;
+        if self.ready.is_empty() && !self.inbox.has_mail() && !is_early {
             self.deadlock_told.set(report::deadlock(self));
         }
     }
@@ -125,13 +144,13 @@ impl Worker {
             self.trim_due.set(Some(due));
             return Some(due);
         }
-        log::trace!(
-            "the memory of {} unused stacks goes back",
-            stacks.free_stacks()
-        );
         stacks.trim();
-        self.trimmed_stacks.set(stacks.free_stacks());
+        let trimmed = stacks.free_stacks();
+        self.trimmed_stacks.set(trimmed);
         self.trim_due.set(None);
+        // A logger is the user's code, and may spawn.
+        drop(stacks);
+        log::trace!("the memory of {trimmed} unused stacks has gone back");
         None
     }
 
@@ -149,14 +168,25 @@ impl Worker {
                 }
                 Message::Interrupt(..) => {}
                 Message::Start(start) => start(self),
-                Message::Forget(key) => self.registry.forget(self, key),
+                // Meant for the worker that listened here before.
+                Message::Forget { worker, .. } if worker != self.inbox.number() => {}
+                Message::Forget { key, .. } => self.registry.forget(self, key),
                 Message::Stop => self.stopping.set(true),
             }
         }
     }
 
-    /// Interrupts every green thread: each unwinds where it is suspended.
-    fn kill_all(&self) {
+    /// Interrupts every green thread: each unwinds where it is suspended. Those who go on although
+    /// killed are killed again, but not before as many rounds have gone by as all of them need, so
+    /// that the end of a million is not a million times a million.
+    fn kill_now_and_then(&self) {
+        let rounds = self.rounds_to_kill.get();
+        if rounds > 0 && !self.ready.is_empty() {
+            self.rounds_to_kill.set(rounds - 1);
+            return;
+        }
+        let rounds = self.tasks.borrow().len() / ROUND_SWITCHES as usize;
+        self.rounds_to_kill.set(rounds);
         for (_, task) in self.tasks.borrow().iter() {
             interrupt::interrupt(self, task, Pending::KILL);
         }

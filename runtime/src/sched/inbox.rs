@@ -33,7 +33,7 @@ pub(crate) enum Message {
     /// Start a green thread here. Dropped unstarted, the closure settles the matter itself.
     Start(Box<dyn FnOnce(&Worker) + Send>),
     /// A descriptor that is registered here is about to be closed.
-    Forget(Key),
+    Forget { worker: u32, key: Key },
     /// Unwind every green thread and end.
     Stop,
 }
@@ -173,12 +173,19 @@ impl Inbox {
             .map_or(-1, AsRawFd::as_raw_fd)
     }
 
-    /// Refuses messages from now on and returns those that came too late.
+    /// Refuses messages from now on and returns those that came too late. The number stays, and
+    /// with it the place among the workers of the run, until [`retire`](Inbox::retire).
     pub(crate) fn close(&self) -> Vec<Message> {
         let mut post = lock(&self.post);
         post.waker = None;
         self.has_mail.store(false, Ordering::Relaxed);
-        self.number.store(0, Ordering::Relaxed);
         std::mem::take(&mut post.messages)
+    }
+
+    /// Lets a later run use this inbox, which must be closed.
+    pub(crate) fn retire(&self) {
+        let post = lock(&self.post);
+        assert!(post.waker.is_none(), "an inbox in use must not be retired");
+        self.number.store(0, Ordering::Relaxed);
     }
 }

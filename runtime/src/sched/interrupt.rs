@@ -71,6 +71,11 @@ impl From<TimedOut> for std::io::Error {
     }
 }
 
+/// Whether this is what a kill or a time-out unwinds with.
+pub(crate) fn is_interrupt(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<Killed>() || payload.is::<Expired>()
+}
+
 /// Delivers what is pending for the running green thread: does not return if there is something.
 #[inline(always)]
 pub(crate) fn deliver(task: &Task) {

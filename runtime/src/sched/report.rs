@@ -6,7 +6,8 @@
 //!
 //! Deliberately not here: finding cycles. The list is short enough to be read.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use super::task::{Task, WaitsFor};
 use super::worker::Worker;
@@ -14,11 +15,12 @@ use super::worker::Worker;
 /// So many green threads are named one by one.
 const NAMED_MAX: usize = 20;
 
-fn tell(report: &str) {
+/// Tells the log or, failing that, standard error, which may be closed.
+pub(super) fn tell(report: &str) {
     if log::log_enabled!(log::Level::Error) {
         log::error!("{report}");
     } else {
-        eprintln!("{report}");
+        let _ = writeln!(std::io::stderr(), "{report}");
     }
 }
 
@@ -46,6 +48,8 @@ pub(super) fn deadlock(worker: &Worker) -> bool {
     if tasks.len() > NAMED_MAX {
         let _ = write!(report, "\n  ... and {} more", tasks.len() - NAMED_MAX);
     }
+    // A logger is the user's code, and may spawn.
+    drop(tasks);
     tell(&report);
     true
 }

@@ -279,9 +279,13 @@ impl Task {
     ///
     /// As for [`Task::take`]; the handle must not be used afterwards.
     pub(crate) unsafe fn detach<T>(&self) {
-        // AcqRel: pairs with the swap in `complete`; the second of the two drops the result.
-        if self.outcome.swap(DETACHED, Ordering::AcqRel) != DONE {
-            return;
+        // Looked at first, so that what is done stays done for those who ask. Otherwise AcqRel:
+        // pairs with the swap in `complete`; the second of the two drops the result.
+        if !self.is_done() {
+            if self.outcome.swap(DETACHED, Ordering::AcqRel) != DONE {
+                return;
+            }
+            self.outcome.store(DONE, Ordering::Relaxed);
         }
         // SAFETY: the caller vouches for the type.
         let place = unsafe { self.result::<T>() };

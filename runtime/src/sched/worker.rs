@@ -75,6 +75,8 @@ pub(crate) struct Worker {
     /// The green thread whose end ends the run; null on the workers that do not have it.
     pub(super) main: Cell<*const Task>,
     pub(super) stopping: Cell<bool>,
+    /// While stopping: how many rounds remain until everybody who is left is killed once more.
+    pub(super) rounds_to_kill: Cell<usize>,
     pub(super) deadlock_told: Cell<bool>,
 }
 
@@ -85,6 +87,16 @@ pub(crate) struct Plan {
     pub(crate) crew: Arc<[&'static Inbox]>,
     pub(crate) stack_bytes: usize,
 }
+
+/// Logs a step of the scheduler's own.
+macro_rules! log_step {
+    ($worker:expr, $($record:tt)+) => {
+        if log::log_enabled!(log::Level::Trace) {
+            $worker.aside(|| log::trace!($($record)+));
+        }
+    };
+}
+pub(super) use log_step;
 
 thread_local! {
     /// The worker of this OS thread. Green threads do not move between OS threads, so even an
@@ -118,6 +130,7 @@ impl Worker {
             stack_bytes: plan.stack_bytes,
             main: Cell::new(ptr::null()),
             stopping: Cell::new(false),
+            rounds_to_kill: Cell::new(0),
             deadlock_told: Cell::new(false),
         })
     }
@@ -150,6 +163,21 @@ impl Worker {
     pub(crate) fn running_ref(&self) -> TaskRef {
         // SAFETY: as in `running`.
         unsafe { TaskRef::from_pointer(self.running()) }
+    }
+
+    /// Calls the user's code, a logger, in the middle of a step. It must not be switched away from
+    /// there, or others would find the step half done, so until it returns this is a plain OS
+    /// thread to it, which blocks.
+    #[cold]
+    pub(super) fn aside(&self, action: impl FnOnce()) {
+        struct Back<'a>(&'a Cell<*const Task>, *const Task);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+        let _back = Back(&self.running, self.running.replace(ptr::null()));
+        action();
     }
 
     /// Whether the end of `task` ends the run.
@@ -260,7 +288,7 @@ impl Worker {
             task.alarm
                 .set(Some(self.set_alarm(deadline, Alarm::Wake(task))));
         }
-        log::trace!("{task} parks: it waits for {waits_for}");
+        log_step!(self, "{task} parks: it waits for {waits_for}");
         task.waits_for.set(waits_for);
         task.state.set(State::Parked);
         // SAFETY: the place is part of the control block. It is resumed only after `wake`.
@@ -280,12 +308,9 @@ impl Worker {
         if task.state.get() != State::Parked {
             return;
         }
-        log::trace!(
-            "{task} is ready: its wait for {} is over",
-            task.waits_for.get()
-        );
-        task.waits_for.set(WaitsFor::Nothing);
+        let waited_for = task.waits_for.replace(WaitsFor::Nothing);
         self.make_ready(task);
+        log_step!(self, "{task} is ready: its wait for {waited_for} is over");
     }
 
     /// Queues a green thread that is new or was parked.
@@ -310,7 +335,7 @@ impl Worker {
     /// Counts an I/O call of the running green thread, and lets the others run when it has made
     /// many in a row: one that always finds data must not starve them.
     #[inline]
-    pub(super) fn count_operation(&self) {
+    pub(crate) fn count_operation(&self) {
         match self.operations_left.get() {
             0 => {
                 self.operations_left.set(OPERATIONS_MAX);

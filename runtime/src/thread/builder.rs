@@ -178,8 +178,11 @@ impl Builder {
 
 /// The worker that this is called on.
 fn own_worker<'a>() -> io::Result<&'a Worker> {
-    Worker::of_this_thread().ok_or_else(|| {
-        let message = "green threads need a runtime; call this inside runtime::run(|| ...)";
-        io::Error::new(io::ErrorKind::Unsupported, message)
-    })
+    Worker::of_this_thread().ok_or_else(no_runtime)
+}
+
+/// The answer to whoever spawns where nothing could run it.
+pub(super) fn no_runtime() -> io::Error {
+    let message = "green threads need a runtime; call this inside runtime::run(|| ...)";
+    io::Error::new(io::ErrorKind::Unsupported, message)
 }

@@ -2,8 +2,8 @@
 //!
 //! That is sound because [`scope`] does not return before all of them have ended, also when its
 //! closure panics, and also when its own green thread is killed: the wait at the end of a scope is
-//! the one suspension point that no interrupt ends. A kill is then passed on to the scope's green
-//! threads and delivered after they have ended.
+//! the one suspension point that no interrupt ends. A kill or time-out of the creator is then
+//! passed on to the scope's green threads as a kill, and delivered after they have ended.
 //!
 //! Deliberately not here: green threads of other workers; borrowing needs one OS thread.
 
@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use super::builder::Builder;
 use super::handle::{JoinHandle, Thread};
-use crate::sched::interrupt::Pending;
+use crate::sched::interrupt::{self, Pending};
 use crate::sched::park;
 use crate::sched::task::{TaskRef, WaitsFor};
 use crate::sched::worker::Worker;
@@ -27,6 +27,8 @@ use crate::sched::worker::Worker;
 pub struct Scope<'scope, 'env: 'scope> {
     running: Cell<usize>,
     panicked: Cell<bool>,
+    /// Whether the creator has been interrupted: whoever is spawned now is killed at once.
+    killed: Cell<bool>,
     /// Those that have been spawned, to be killed with their creator; ended ones are swept out.
     threads: RefCell<Vec<Thread>>,
     creator: Option<TaskRef>,
@@ -65,6 +67,7 @@ where
     let scope = Scope {
         running: Cell::new(0),
         panicked: Cell::new(false),
+        killed: Cell::new(false),
         threads: RefCell::new(Vec::new()),
         creator: worker.map(Worker::running_ref),
         scope: PhantomData,
@@ -72,13 +75,16 @@ where
     };
     let result = panic::catch_unwind(AssertUnwindSafe(|| action(&scope)));
     if let Some(worker) = worker {
-        let mut kill = matches!(&result, Err(payload) if payload.is::<super::Killed>());
+        let mut kill = matches!(&result, Err(payload) if interrupt::is_interrupt(&**payload));
         while scope.running.get() != 0 {
-            kill |= worker.running().interrupt.get() == Pending::KILL;
-            if std::mem::take(&mut kill) {
+            kill |= worker.running().interrupt.get() != Pending::NONE;
+            if kill && !scope.killed.replace(true) {
                 scope.threads.borrow().iter().for_each(Thread::kill);
             }
             worker.suspend_through_interrupts(None, WaitsFor::Scope);
+        }
+        if result.is_ok() && scope.killed.get() && !std::thread::panicking() {
+            interrupt::deliver(worker.running());
         }
     }
     match result {
@@ -118,27 +124,28 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
+        if self.creator.is_none() {
+            // Nobody would wait for it at the end.
+            return Err(super::builder::no_runtime());
+        }
         self.running.set(self.running.get() + 1);
         let membership = Membership(self);
         let packet = Rc::new(Packet {
             result: RefCell::new(None),
         });
-        let theirs = Rc::clone(&packet);
-        let run = move || {
-            // Ends last: until then the scope waits, and all that is borrowed stays.
-            let _membership = membership;
-            let result = panic::catch_unwind(AssertUnwindSafe(action));
-            if Rc::strong_count(&theirs) > 1 {
-                *theirs.result.borrow_mut() = Some(result);
-            } else if result.is_err_and(|payload| !payload.is::<super::Killed>()) {
-                self.panicked.set(true);
-            }
-            drop(theirs);
+        let member = Member {
+            action,
+            packet: Rc::clone(&packet),
+            membership,
         };
+        let run = move || member.run();
         // SAFETY: `scope` does not return before `running` is zero again, which is when the
         // closure has let go of all that it borrows.
         let task = unsafe { builder.spawn_unchecked::<_, ()>(spawned, run) }?;
         let handle = JoinHandle::new(task);
+        if self.killed.get() {
+            handle.kill();
+        }
         let mut threads = self.threads.borrow_mut();
         if threads.len() == threads.capacity() {
             threads.retain(|thread| !thread.is_finished());
@@ -149,6 +156,37 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             packet,
             panicked: &self.panicked,
         })
+    }
+}
+
+/// What a scoped green thread consists of, run or dropped unrun, from the first field to the last.
+struct Member<'scope, 'env, F, T> {
+    action: F,
+    packet: Rc<Packet<T>>,
+    /// Ends last: until then the scope waits, and all that is borrowed stays.
+    membership: Membership<'scope, 'env>,
+}
+
+impl<F, T> Member<'_, '_, F, T>
+where
+    F: FnOnce() -> T,
+{
+    fn run(self) {
+        // Locals are dropped from the last to the first, also by a panic.
+        let membership = self.membership;
+        let packet = self.packet;
+        let result = panic::catch_unwind(AssertUnwindSafe(self.action));
+        if Rc::strong_count(&packet) > 1 {
+            *packet.result.borrow_mut() = Some(result);
+            return;
+        }
+        // Nobody wants the result, whose destructor may panic as well.
+        let dropped = panic::catch_unwind(AssertUnwindSafe(|| result.map(drop)));
+        if let Err(payload) = dropped.flatten()
+            && !payload.is::<super::Killed>()
+        {
+            membership.0.panicked.set(true);
+        }
     }
 }
 

@@ -160,14 +160,18 @@ pub(crate) fn wait_ready(
     }
     let visit = worker.registry.visit(worker, fd, direction)?;
     worker.registry.note_refused(visit.key(), direction);
-    match worker
-        .registry
-        .wait(worker, visit.key(), direction, deadline)
-    {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(false),
-        Err(error) => Err(error),
+    // Whoever unparks the green thread for another reason ends a wait, too.
+    while !worker.registry.is_ready(visit.key(), direction) {
+        let waited = worker
+            .registry
+            .wait(worker, visit.key(), direction, deadline);
+        match waited {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(true)
 }
 
 /// To be called before a descriptor is closed: whoever still waits for it is woken with an error,
@@ -185,6 +189,7 @@ pub(crate) fn forget(source: &Source) {
 #[cold]
 fn forget_elsewhere(number: u32, key: Key) {
     if let Some(inbox) = Inbox::of_worker(number) {
-        inbox.send_or_drop(Message::Forget(key));
+        let worker = number;
+        inbox.send_or_drop(Message::Forget { worker, key });
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::Direction;
 use crate::poller::{Interest, Kind, Readiness, Trigger};
 use crate::sched::task::{Task, WaitsFor};
-use crate::sched::worker::Worker;
+use crate::sched::worker::{Worker, log_step};
 use crate::selector::{Key, Ready, Selector};
 use crate::sys::clock::Moment;
 
@@ -229,7 +229,8 @@ impl Registry {
             settled: false,
             visitors: 0,
         };
-        log::trace!(
+        log_step!(
+            worker,
             "descriptor {fd} is registered with the {} poller",
             selector.kind()
         );
@@ -334,7 +335,7 @@ impl Registry {
     pub(crate) fn forget(&self, worker: &Worker, key: Key) {
         let removed = self.selector.borrow_mut().unregister_key(key);
         if let Ok(Registered::Descriptor(mut lanes)) = removed {
-            log::trace!("descriptor {} is forgotten", lanes.fd);
+            log_step!(worker, "descriptor {} is forgotten", lanes.fd);
             self.wake_all(worker, &mut lanes.read);
             self.wake_all(worker, &mut lanes.write);
         }

@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::{RecvTimeoutError, SendError, TryRecvError, TrySendError};
 use crate::sched::park::{self, Parker};
 use crate::sched::task::WaitsFor;
+use crate::sched::worker::Worker;
 use crate::sys::clock::Moment;
 
 /// See the file's head.
@@ -34,6 +35,8 @@ struct State<T> {
     /// How many messages have been put in and taken out, ever.
     sent: u64,
     taken: u64,
+    /// The number of the latest message whose sender waits for it to be taken; 0 for none.
+    awaited: u64,
 }
 
 /// Senders to be woken once the lock is free.
@@ -74,6 +77,7 @@ impl<T> Channel<T> {
             waiting: VecDeque::new(),
             sent: 0,
             taken: 0,
+            awaited: 0,
         };
         Channel {
             state: Mutex::new(state),
@@ -120,6 +124,23 @@ impl<T> Channel<T> {
         receiver: Option<Parker>,
         ticket: u64,
     ) -> Result<(), SendError<T>> {
+        /// What has to happen when a kill unwinds from the wait: nobody wants the message back.
+        struct Awaiting<'a, T>(&'a Channel<T>, u64);
+        impl<T> Drop for Awaiting<'_, T> {
+            fn drop(&mut self) {
+                let mut state = self.0.lock();
+                if state.awaited != self.1 {
+                    return;
+                }
+                state.awaited = 0;
+                let unwanted = !state.has_receiver && state.taken < self.1;
+                let abandoned = unwanted.then(|| state.queue.pop_front());
+                drop(state);
+                drop(abandoned);
+            }
+        }
+        state.awaited = ticket;
+        let awaiting = Awaiting(self, ticket);
         if let Some(receiver) = receiver {
             drop(state);
             receiver.unpark();
@@ -128,6 +149,7 @@ impl<T> Channel<T> {
         while state.taken < ticket && state.has_receiver {
             state = self.wait_as_sender(state);
         }
+        std::mem::forget(awaiting);
         if state.taken >= ticket {
             return Ok(());
         }
@@ -228,6 +250,10 @@ impl<T> Channel<T> {
                 self.0.lock().receiver = None;
             }
         }
+        // Whoever always finds a message must not starve the others, nor escape a time-out.
+        if let Some(worker) = Worker::current() {
+            worker.count_operation();
+        }
         let mut is_late = false;
         loop {
             let mut state = self.lock();
@@ -278,10 +304,12 @@ impl<T> Channel<T> {
         let mut state = self.lock();
         state.has_receiver = false;
         let waiting = std::mem::take(&mut state.waiting);
-        // A rendezvous' message goes back to its sender, who still waits for it.
-        let abandoned = match self.bound {
-            Some(0) => VecDeque::new(),
-            _ => std::mem::take(&mut state.queue),
+        // A rendezvous' message goes back to its sender, if that still waits for it.
+        let is_awaited = self.bound == Some(0) && state.awaited == state.sent;
+        let abandoned = if is_awaited {
+            VecDeque::new()
+        } else {
+            std::mem::take(&mut state.queue)
         };
         drop(state);
         waiting.iter().for_each(Parker::unpark);
