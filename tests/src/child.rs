@@ -4,7 +4,7 @@
 //! counting descriptors, signals, using up a resource, dying. Deliberately not here: programs of
 //! the product (see `binaries`).
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Set in the process that runs the body.
 const CHILD: &str = "TESTS_CHILD";
@@ -16,16 +16,9 @@ const CHILD: &str = "TESTS_CHILD";
 ///
 /// If the child fails; the panic carries what it printed.
 pub fn in_child(test: &str, body: impl FnOnce()) {
-    if std::env::var_os(CHILD).is_some_and(|name| name == test) {
-        return body();
-    }
-    let executable = std::env::current_exe().expect("a running test has a path");
-    let output = Command::new(executable)
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, test)
-        .stdin(Stdio::null())
-        .output()
-        .expect("a test can run itself");
+    let Some(output) = end_of_child(test, &[], body) else {
+        return;
+    };
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
@@ -35,6 +28,30 @@ pub fn in_child(test: &str, body: impl FnOnce()) {
     );
     // A name that fits no test runs nothing, and that succeeds too.
     assert!(text.contains("1 passed"), "{test} is not a test:\n{text}");
+}
+
+/// As [`in_child`], but for bodies whose end is what the test is about: in the parent, how the
+/// child ended and what it printed, whatever that is; in the child, `None` after the body.
+///
+/// `variables` are set in the child's environment.
+///
+/// # Panics
+///
+/// If there can be no child.
+pub fn end_of_child(test: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> Option<Output> {
+    if std::env::var_os(CHILD).is_some_and(|name| name == test) {
+        body();
+        return None;
+    }
+    let executable = std::env::current_exe().expect("a running test has a path");
+    let output = Command::new(executable)
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, test)
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("a test can run itself");
+    Some(output)
 }
 
 /// How many descriptors this process has open.
