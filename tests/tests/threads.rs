@@ -474,7 +474,8 @@ fn spawn_on_refuses_a_worker_that_is_not_there() {
 
 #[test]
 fn a_panic_on_another_worker_comes_out_of_join() {
-    // Goal: payloads cross workers; the other worker goes on. Method: panic there, then spawn there.
+    // Goal: payloads cross workers; the other worker goes on.
+    // Method: panic there, then spawn there.
     let _watchdog = watched();
     run_on(2, || {
         let bad = thread::spawn_on(1, || panic::resume_unwind(Box::new("far")));
