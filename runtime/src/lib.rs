@@ -17,10 +17,10 @@ mod builder;
 
 mod context;
 pub mod coroutine;
+pub mod io;
 pub mod net;
 pub mod poller;
 pub mod reactor;
-#[allow(dead_code)] // Until somebody waits for bare descriptors.
 mod sched;
 pub mod selector;
 pub mod sync;
