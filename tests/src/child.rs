@@ -9,6 +9,22 @@ use std::process::{Command, Output, Stdio};
 /// Set in the process that runs the body.
 const CHILD: &str = "TESTS_CHILD";
 
+/// This same test program, to be started once more: through `TESTS_RUNNER`, if that names the
+/// emulator without which the system could not run it.
+///
+/// # Panics
+///
+/// If the program does not know where it lies.
+pub fn this_program() -> Command {
+    let executable = std::env::current_exe().expect("a running test has a path");
+    let Some(runner) = std::env::var_os("TESTS_RUNNER") else {
+        return Command::new(executable);
+    };
+    let mut command = Command::new(runner);
+    command.arg(executable);
+    command
+}
+
 /// In the parent: runs the test called `test` (its full path inside the executable) once more, in
 /// a child where nothing else runs, and expects success. In that child: runs `body`.
 ///
@@ -43,8 +59,7 @@ pub fn end_of_child(test: &str, variables: &[(&str, &str)], body: impl FnOnce())
         body();
         return None;
     }
-    let executable = std::env::current_exe().expect("a running test has a path");
-    let output = Command::new(executable)
+    let output = this_program()
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, test)
         .envs(variables.iter().copied())

@@ -5,3 +5,7 @@ pub mod child;
 pub mod scene;
 pub mod sources;
 pub mod watchdog;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -5,7 +5,7 @@
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -55,16 +55,7 @@ pub fn play_with(test: &str, variables: &[(&str, &str)], scene: impl FnOnce()) -
         scene();
         std::process::exit(0);
     }
-    let binary = std::env::current_exe().expect("a test must find its own binary");
-    // Under emulation a program is started through its emulator.
-    let mut command = match std::env::var_os("TESTS_RUNNER") {
-        Some(runner) => {
-            let mut command = Command::new(runner);
-            command.arg(binary);
-            command
-        }
-        None => Command::new(binary),
-    };
+    let mut command = crate::child::this_program();
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     command.env(VARIABLE, test).envs(variables.iter().copied());
     command

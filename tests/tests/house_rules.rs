@@ -321,7 +321,8 @@ fn nothing_is_unwrapped_outside_of_tests() {
 
 /// The names that stand left of `=` in the named tables of a Cargo.toml, or of a lock file.
 fn keys(manifest: &str, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
-    let text = fs::read_to_string(sources::project().join(manifest)).expect("the project has its manifests");
+    let text = fs::read_to_string(sources::project().join(manifest))
+        .expect("the project has its manifests");
     let mut keys = BTreeSet::new();
     let mut inside = false;
     for line in text.lines() {

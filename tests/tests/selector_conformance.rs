@@ -13,7 +13,6 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +21,7 @@ use runtime::poller::{
     self, Capabilities, Events, Interest, Kind, Poller, Readiness, Token, Trigger,
 };
 use runtime::selector::{Key, Ready, Selector};
+use tests::child;
 use tests::watchdog::Watchdog;
 
 const LOOK: Option<Duration> = Some(Duration::ZERO);
@@ -512,7 +512,7 @@ fn the_environment_chooses_the_poller() {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let _watchdog = Watchdog::new(Duration::from_secs(60));
     let run = |name: &str| {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut command = child::this_program();
         command.args(["--exact", "child_prints_its_poller", "--nocapture"]);
         command
             .env(poller::ENVIRONMENT_VARIABLE, name)
