@@ -26,9 +26,12 @@ RUST_LOG=info tells of every connection, RUST_LOG=trace of every step of the sch
 reactor."
 )]
 pub(crate) struct Options {
-    /// Where to listen: 127.0.0.1:8080, [::1]:8080 or localhost:8080; 0.0.0.0 and [::] mean every
-    /// address of this machine, and port 0 any free port
+    // Not a documentation comment, in which rustdoc takes the brackets for links.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
+    #[arg(
+        help = "Where to listen: 127.0.0.1:8080, [::1]:8080 or localhost:8080; 0.0.0.0 and [::] \
+                  mean every address of this machine, and port 0 any free port"
+    )]
     pub(crate) listen: String,
 
     /// Answer in upper case (ASCII letters only)

@@ -98,7 +98,7 @@ fn existing(path: PathBuf, origin: &str) -> Result<PathBuf, String> {
 }
 
 /// The target directory is told from a target's subdirectory by what cargo puts there: a
-/// `CACHEDIR.TAG` if cargo itself made the directory, and what it knows of the compiler in any case.
+/// `CACHEDIR.TAG` if cargo itself made the directory, and what it knows of the compiler anyway.
 fn build_of(executable: &Path) -> Build {
     let deps = executable.parent().expect("a test lies in `deps`");
     let programs = if deps.ends_with("deps") {

@@ -145,7 +145,7 @@ macro_rules! switch_assembly {
     }};
 }
 
-/// See [`exchange`](super::exchange), whose contract is in `context` for all machines.
+/// See [`exchange`], whose contract is in `context` for all machines.
 ///
 /// # Safety
 ///

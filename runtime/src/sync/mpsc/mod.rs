@@ -65,7 +65,7 @@ pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
 /// Keeps a type from being shared between OS threads, though it may be sent.
 type NotSync = std::marker::PhantomData<std::cell::Cell<()>>;
 
-/// The sending end of a [`channel`].
+/// The sending end of a [`channel()`].
 ///
 /// Mirrors [`std::sync::mpsc::Sender`].
 pub struct Sender<T> {
