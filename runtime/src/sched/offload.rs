@@ -87,20 +87,26 @@ where
 /// Queues work; gives it back when there is no OS thread to do it and none can be started.
 fn submit(work: Work) -> Result<(), Work> {
     let mut queue = lock(&QUEUE);
+    let mut refusal = None;
     if queue.idle <= queue.work.len() && queue.threads < THREADS_MAX {
         let started = thread::Builder::new().name("offload".into()).spawn(serve);
         match started {
             Ok(_) => queue.threads += 1,
-            Err(error) if queue.threads == 0 => {
-                log::warn!("no OS thread for blocking work: {error}");
-                return Err(work);
-            }
-            Err(error) => log::debug!("no further OS thread for blocking work: {error}"),
+            Err(error) => refusal = Some(error),
         }
+    }
+    // A logger is the user's code, which the lock is not to be held for.
+    if let (0, Some(error)) = (queue.threads, &refusal) {
+        drop(queue);
+        log::warn!("no OS thread for blocking work: {error}");
+        return Err(work);
     }
     queue.work.push_back(work);
     drop(queue);
     CHANGED.notify_one();
+    if let Some(error) = refusal {
+        log::debug!("no further OS thread for blocking work: {error}");
+    }
     Ok(())
 }
 

@@ -165,11 +165,11 @@ impl Worker {
         unsafe { TaskRef::from_pointer(self.running()) }
     }
 
-    /// Calls the user's code, a logger, in the middle of a step. It must not be switched away from
-    /// there, or others would find the step half done, so until it returns this is a plain OS
-    /// thread to it, which blocks.
-    #[cold]
-    pub(super) fn aside(&self, action: impl FnOnce()) {
+    /// Calls what may call the user's code, a logger, in the middle of a step. It must not be
+    /// switched away from there, or others would find the step half done, so until it returns this
+    /// is a plain OS thread to it, which blocks.
+    #[inline]
+    pub(super) fn aside<T>(&self, action: impl FnOnce() -> T) -> T {
         struct Back<'a>(&'a Cell<*const Task>, *const Task);
         impl Drop for Back<'_> {
             fn drop(&mut self) {
@@ -177,7 +177,7 @@ impl Worker {
             }
         }
         let _back = Back(&self.running, self.running.replace(ptr::null()));
-        action();
+        action()
     }
 
     /// Whether the end of `task` ends the run.

@@ -234,7 +234,8 @@ impl Registry {
             "descriptor {fd} is registered with the {} poller",
             selector.kind()
         );
-        selector.register_with(&fd, interest, trigger, Registered::Descriptor(lanes))
+        worker
+            .aside(|| selector.register_with(&fd, interest, trigger, Registered::Descriptor(lanes)))
     }
 
     /// Parks the running green thread until the descriptor is reported for this direction.
@@ -268,7 +269,7 @@ impl Registry {
             task,
         };
         if !self.edge_triggered {
-            self.selector.borrow_mut().set_interest(key, interest)?;
+            worker.aside(|| self.selector.borrow_mut().set_interest(key, interest))?;
         }
         let waits_for = match direction {
             Direction::Read => WaitsFor::Readable(fd),
@@ -333,7 +334,7 @@ impl Registry {
 
     /// Drops a registration; whoever waits is woken and finds it gone.
     pub(crate) fn forget(&self, worker: &Worker, key: Key) {
-        let removed = self.selector.borrow_mut().unregister_key(key);
+        let removed = worker.aside(|| self.selector.borrow_mut().unregister_key(key));
         if let Ok(Registered::Descriptor(mut lanes)) = removed {
             log_step!(worker, "descriptor {} is forgotten", lanes.fd);
             self.wake_all(worker, &mut lanes.read);
