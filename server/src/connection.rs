@@ -87,7 +87,7 @@ impl Read for Connection {
             let count = (&*self.socket).read(buffer)?;
             if count == 0
                 && self.service.phase() == Phase::Finishing
-                && self.farewell.worth_waiting(&self.socket)
+                && self.farewell.worth_waiting(&self.socket, self.bytes_in)
             {
                 continue;
             }

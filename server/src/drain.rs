@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 const GRACE: Duration = Duration::from_millis(200);
 
 /// Time for the connections that were cut off to notice it and close their books.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Sees all connections out, which takes `timeout` and the last words at most.
 pub(crate) fn drain(service: &Service, timeout: Duration) {

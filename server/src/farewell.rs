@@ -4,7 +4,7 @@
 //! soon as nothing more has arrived. To close it there and then could lose answers: while the
 //! peer's window is full they lie in our kernel, and if the peer, too, has more to send, its next
 //! segment meets a closed socket, which answers with a reset and throws away what it still had to
-//! send (RFC 9293, 3.10.7.4).
+//! send (RFC 9293, 3.6.1).
 //!
 //! So a connection with unsent answers is looked at again a little later, and everything that has
 //! arrived by then is echoed as before. Once they are on their way the peer gets a moment to pass
@@ -17,9 +17,9 @@
 
 use runtime::net::TcpStream;
 use runtime::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How often unsent answers are looked at: they wait for a human being or for a network.
+/// How often a connection that waits looks again: what it waits for is a human being or a network.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Time for what the peer's kernel has held back: while we did not read it may have had to repeat
@@ -30,21 +30,31 @@ const QUIET: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Farewell {
     had_backlog: bool,
+    /// Since when nothing has come, and how much had come by then.
+    quiet: Option<(Instant, u64)>,
 }
 
 impl Farewell {
     /// Decides, when there is nothing to read, whether it is worth looking again; if it is, returns
-    /// when it is time to.
-    pub(crate) fn worth_waiting(&mut self, socket: &TcpStream) -> bool {
+    /// when it is time to. `bytes_in` is how much the connection has read so far.
+    pub(crate) fn worth_waiting(&mut self, socket: &TcpStream, bytes_in: u64) -> bool {
         if has_unsent_bytes(socket) {
             self.had_backlog = true;
-            thread::sleep(LOOK_EVERY);
-            true
-        } else if std::mem::take(&mut self.had_backlog) {
-            thread::sleep(QUIET);
-            true
-        } else {
-            false
+            self.quiet = None;
+        } else if !self.had_backlog || self.is_quiet_for_long(bytes_in) {
+            return false;
+        }
+        thread::sleep(LOOK_EVERY);
+        true
+    }
+
+    fn is_quiet_for_long(&mut self, bytes_in: u64) -> bool {
+        match self.quiet {
+            Some((since, then)) if then == bytes_in => since.elapsed() >= QUIET,
+            _ => {
+                self.quiet = Some((Instant::now(), bytes_in));
+                false
+            }
         }
     }
 }
