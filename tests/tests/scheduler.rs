@@ -422,8 +422,8 @@ fn runs_on_many_threads_at_once_and_one_after_another() {
 
 #[test]
 fn sockets_and_channels_survive_their_run() {
-    // Goal: what was made in a run works after it, on the plain thread and in the next run, on other
-    // pollers as well. Method: a connection and a channel are used in three runs and in between.
+    // Goal: what was made in a run works after it, on the plain thread and in the next run, on
+    // other pollers as well. Method: a connection and a channel, in several runs and in between.
     let _watchdog = watched();
     let (near, far, sender, receiver) = runtime::run(|| {
         let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -156,17 +156,25 @@ where
         } else {
             "panicked"
         };
-        log::debug!("{task}, spawned at {}, {how}", task.spawned);
+        aside(|| log::debug!("{task}, spawned at {}, {how}", task.spawned));
     }
     let stored = panic::catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the task was created for `T`, and this is its only completion.
         unsafe { task.complete::<T>(outcome) };
     }));
     if let Err(payload) = stored {
-        log::error!("the result of {task} panicked while it was dropped");
+        aside(|| log::error!("the result of {task} panicked while it was dropped"));
         std::mem::forget(payload);
     }
     bury(task)
+}
+
+/// Logs at the root of a green thread, where no interrupt may be delivered: nobody catches it.
+#[cold]
+fn aside(record: impl FnOnce()) {
+    if let Some(worker) = Worker::current() {
+        worker.aside(record);
+    }
 }
 
 /// Takes a finished green thread off the worker's books and switches away from its stack.
@@ -174,7 +182,7 @@ fn bury(task: &Task) -> ! {
     let Some(worker) = Worker::current() else {
         unreachable!("a green thread must run on a worker");
     };
-    log::trace!("{task} has ended");
+    log_step!(worker, "{task} has ended");
     task.state.set(State::Done);
     if worker.is_main(task) {
         worker.end_round();
