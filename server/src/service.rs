@@ -62,8 +62,12 @@ impl Service {
 
     /// Makes a connection of an accepted socket.
     pub(crate) fn welcome(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) -> Connection {
-        for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
-            set(&stream, self.idle_timeout).expect("the command line refuses a time-out of zero");
+        if self.idle_timeout.is_some() {
+            let reading = stream.set_read_timeout(self.idle_timeout);
+            if let Err(error) = reading.and(stream.set_write_timeout(self.idle_timeout)) {
+                // Only systems that refuse it for a connection that was reset already.
+                debug!("{peer} has left before it was greeted: {error}");
+            }
         }
         let number = self.last_number.get() + 1;
         self.last_number.set(number);
