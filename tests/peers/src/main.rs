@@ -126,6 +126,8 @@ enum Role {
 enum ChildRole {
     /// Echoes at an address until it is killed.
     Serve { peer: Peer, address: SocketAddr },
+    /// Puts 400 connections on a server, for whoever wants to profile one, and prints requests/s.
+    Load { address: SocketAddr, length_ms: u64 },
     /// Prints ns per operation, or bytes each.
     Measure {
         part: Part,
@@ -165,6 +167,12 @@ fn main() -> ExitCode {
 fn play(role: &ChildRole) -> io::Result<()> {
     let (part, peer, parameter, length) = match *role {
         ChildRole::Serve { peer, address } => return servers::serve(peer, address),
+        ChildRole::Load { address, length_ms } => {
+            let mut load = load::Load::connect(address, 400, 64)?;
+            let stretch = load.run(Duration::from_millis(length_ms))?;
+            println!("{}", stretch.requests as f64 / stretch.elapsed.as_secs_f64());
+            return Ok(());
+        }
         ChildRole::Measure {
             part,
             peer,
