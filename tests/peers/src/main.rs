@@ -170,7 +170,10 @@ fn play(role: &ChildRole) -> io::Result<()> {
         ChildRole::Load { address, length_ms } => {
             let mut load = load::Load::connect(address, 400, 64)?;
             let stretch = load.run(Duration::from_millis(length_ms))?;
-            println!("{}", stretch.requests as f64 / stretch.elapsed.as_secs_f64());
+            println!(
+                "{}",
+                stretch.requests as f64 / stretch.elapsed.as_secs_f64()
+            );
             return Ok(());
         }
         ChildRole::Measure {
@@ -180,11 +183,21 @@ fn play(role: &ChildRole) -> io::Result<()> {
             length_ms,
         } => (part, peer, parameter, Duration::from_millis(length_ms)),
     };
+    // Enough for each of many green threads to yield a thousand times.
+    let count_min = if part == Part::Yield {
+        1_000 * parameter
+    } else {
+        1_000
+    };
     let per_operation_ns = match part {
-        Part::Switch => micro::settle(length, |count| micro::switch::run(peer, count)),
-        Part::Yield => micro::settle(length, |count| micro::yielding::run(peer, parameter, count)),
-        Part::Spawn => micro::settle(length, |count| micro::spawning::run(peer, parameter, count)),
-        Part::Channel => micro::settle(length, |count| micro::channel::run(peer, count)),
+        Part::Switch => micro::settle(length, count_min, |count| micro::switch::run(peer, count)),
+        Part::Yield => micro::settle(length, count_min, |count| {
+            micro::yielding::run(peer, parameter, count)
+        }),
+        Part::Spawn => micro::settle(length, count_min, |count| {
+            micro::spawning::run(peer, parameter, count)
+        }),
+        Part::Channel => micro::settle(length, count_min, |count| micro::channel::run(peer, count)),
         Part::Memory => match micro::memory::run(peer, parameter)? {},
         Part::Echo | Part::Syscalls => Err(io::Error::other("measured from outside")),
     }?;

@@ -21,12 +21,14 @@ pub(crate) fn unsupported() -> io::Error {
 
 /// Repeats `run` with growing counts until it takes about `length`, and returns ns per operation.
 ///
-/// The shorter runs before the last one warm up the processor, the allocator and the runtime.
+/// It begins with `count_min`. The shorter runs before the last one warm up the processor, the
+/// allocator and the runtime.
 pub(crate) fn settle(
     length: Duration,
+    count_min: u64,
     mut run: impl FnMut(u64) -> io::Result<Duration>,
 ) -> io::Result<f64> {
-    let mut count: u64 = 1_000;
+    let mut count = count_min;
     loop {
         let elapsed = run(count)?;
         let per_operation_ns = elapsed.as_nanos() as f64 / count as f64;

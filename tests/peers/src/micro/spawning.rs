@@ -2,6 +2,7 @@
 //!
 //! Outside the layers. A batch of one is what code that waits for each result pays; a large batch
 //! has all of them alive at once, so that no peer can use one stack or one allocation over again.
+//! One batch goes before the measured ones, to touch all memory for the first time.
 
 use std::io;
 use std::thread;
@@ -25,8 +26,11 @@ pub(crate) fn run(peer: Peer, batch: u64, count: u64) -> io::Result<Duration> {
 fn ours(batch: u64, rounds: u64) -> Duration {
     ::runtime::run(move || {
         let mut running = Vec::with_capacity(batch as usize);
-        let start = Instant::now();
-        for _ in 0..rounds {
+        let mut start = Instant::now();
+        for round in 0..=rounds {
+            if round == 1 {
+                start = Instant::now();
+            }
             running.extend((0..batch).map(|number| ::runtime::thread::spawn(move || number)));
             for one in running.drain(..) {
                 std::hint::black_box(one.join().expect("an empty green thread does not panic"));
@@ -43,8 +47,11 @@ fn tokio(batch: u64, rounds: u64) -> io::Result<Duration> {
     // Inside a task, not in block_on's own future, as green threads are spawned by green threads.
     let main = runtime.spawn(async move {
         let mut running = Vec::with_capacity(batch as usize);
-        let start = Instant::now();
-        for _ in 0..rounds {
+        let mut start = Instant::now();
+        for round in 0..=rounds {
+            if round == 1 {
+                start = Instant::now();
+            }
             running.extend((0..batch).map(|number| ::tokio::spawn(async move { number })));
             for one in running.drain(..) {
                 std::hint::black_box(one.await.expect("an empty task does not panic"));
@@ -59,8 +66,11 @@ fn may(batch: u64, rounds: u64) -> io::Result<Duration> {
     ::may::config().set_workers(1);
     let main = ::may::go!(move || {
         let mut running = Vec::with_capacity(batch as usize);
-        let start = Instant::now();
-        for _ in 0..rounds {
+        let mut start = Instant::now();
+        for round in 0..=rounds {
+            if round == 1 {
+                start = Instant::now();
+            }
             running.extend((0..batch).map(|number| ::may::go!(move || number)));
             for one in running.drain(..) {
                 std::hint::black_box(one.join().expect("an empty coroutine does not panic"));
@@ -74,8 +84,11 @@ fn may(batch: u64, rounds: u64) -> io::Result<Duration> {
 
 fn os_threads(batch: u64, rounds: u64) -> io::Result<Duration> {
     let mut running = Vec::with_capacity(batch as usize);
-    let start = Instant::now();
-    for _ in 0..rounds {
+    let mut start = Instant::now();
+    for round in 0..=rounds {
+        if round == 1 {
+            start = Instant::now();
+        }
         running.extend((0..batch).map(|number| thread::spawn(move || number)));
         for one in running.drain(..) {
             let number = one

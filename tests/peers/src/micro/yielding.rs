@@ -1,6 +1,8 @@
 //! Yielding through the scheduler: a number of green threads that do nothing but yield.
 //!
-//! Outside the layers. OS threads yield through the kernel's scheduler, for comparison.
+//! The clock starts when all have been spawned, before the first of them has run; only OS threads
+//! run at once, so theirs starts earlier. Those yield through the kernel's scheduler, for
+//! comparison. Outside the layers.
 
 use std::io;
 use std::thread;
@@ -22,11 +24,11 @@ pub(crate) fn run(peer: Peer, threads: u64, count: u64) -> io::Result<Duration> 
 
 fn ours(threads: u64, each: u64) -> Duration {
     ::runtime::run(move || {
-        let start = Instant::now();
         let work = move || (0..each).for_each(|_| ::runtime::thread::yield_now());
         let running: Vec<_> = (0..threads)
             .map(|_| ::runtime::thread::spawn(work))
             .collect();
+        let start = Instant::now();
         for one in running {
             one.join().expect("a yielding green thread does not panic");
         }
@@ -39,13 +41,13 @@ fn tokio(threads: u64, each: u64) -> io::Result<Duration> {
         .enable_all()
         .build()?;
     Ok(runtime.block_on(async move {
-        let start = Instant::now();
         let work = || async move {
             for _ in 0..each {
                 ::tokio::task::yield_now().await;
             }
         };
         let running: Vec<_> = (0..threads).map(|_| ::tokio::spawn(work())).collect();
+        let start = Instant::now();
         for one in running {
             one.await.expect("a yielding task does not panic");
         }
@@ -56,9 +58,9 @@ fn tokio(threads: u64, each: u64) -> io::Result<Duration> {
 fn may(threads: u64, each: u64) -> io::Result<Duration> {
     ::may::config().set_workers(1);
     let main = ::may::go!(move || {
-        let start = Instant::now();
         let work = move || (0..each).for_each(|_| ::may::coroutine::yield_now());
         let running: Vec<_> = (0..threads).map(|_| ::may::go!(work)).collect();
+        let start = Instant::now();
         for one in running {
             one.join().expect("a yielding coroutine does not panic");
         }
