@@ -5,10 +5,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
+use std::process::Command;
 use std::rc::Rc;
+use std::time::Duration;
 
 use runtime::coroutine::{Coroutine, State, Suspender};
 use tests::scene;
+use tests::watchdog::Watchdog;
 
 /// The text of a panic's payload.
 fn text(payload: Box<dyn std::any::Any + Send>) -> String {
@@ -343,4 +346,29 @@ fn suspending_in_a_panic_aborts() {
     let complaint = ended.died_by(libc::SIGABRT);
     let expected = "cannot suspend while a panic unwinds it";
     assert!(complaint.contains(expected), "{complaint}");
+}
+
+/// Goal: valgrind takes no switch for an error. Method: runs the other tests of this file under it,
+/// among them neighbouring stacks, panics, and addresses that are used again for another size.
+#[test]
+fn valgrind_finds_no_error() {
+    let _watchdog = Watchdog::new(Duration::from_secs(300));
+    let children = ["TESTS_RUNNER", "TESTS_VALGRIND"];
+    if children.iter().any(|name| std::env::var_os(name).is_some()) {
+        return eprintln!("skipped: already under an emulator");
+    }
+    let output = Command::new("valgrind")
+        .args(["--quiet", "--error-exitcode=9"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--test-threads=1", "--skip=a_backtrace"])
+        .env("TESTS_VALGRIND", "1")
+        .output();
+    match output {
+        Err(error) => eprintln!("skipped: valgrind cannot be run: {error}"),
+        Ok(output) => {
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            let first: Vec<&str> = complaint.lines().take(40).collect();
+            assert!(output.status.success(), "{}", first.join("\n"));
+        }
+    }
 }

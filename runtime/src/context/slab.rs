@@ -13,13 +13,14 @@
 //!
 //! Man pages: mmap(2), signal-safety(7). Not here: which slots are free (see `stack`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 
-use crate::sys::memory::Region;
+use crate::sys::memory::{Region, page_bytes};
+use crate::sys::valgrind::StackId;
 
 /// One mapping of equal slots. Lives for ever once made; `base` is null while it maps nothing.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ struct Owner {
     stacks: Cell<usize>,
     /// Whether the pool is gone, so that the last stack unmaps the slab.
     condemned: Cell<bool>,
+    /// Stacks that valgrind was told of; always empty without it.
+    known: RefCell<Vec<StackId>>,
 }
 
 // SAFETY: everything but `owner` is atomic, and `owner` is touched only by the thread that has
@@ -97,6 +100,7 @@ impl Slab {
             owner: Owner {
                 stacks: Cell::new(0),
                 condemned: Cell::new(false),
+                known: RefCell::new(Vec::new()),
             },
         }));
         let mut head = NODES.load(Ordering::Relaxed);
@@ -172,9 +176,14 @@ impl Slab {
         ManuallyDrop::new(unsafe { Region::assume(base, self.bytes.load(Ordering::Relaxed)) })
     }
 
-    /// Counts a new stack.
-    pub(crate) fn adopt(&self) {
+    /// Counts a new stack, in the slot with this number.
+    pub(crate) fn adopt(&self, index: usize) {
         self.owner.stacks.set(self.owner.stacks.get() + 1);
+        let base = self.base().addr() + index * self.slot_bytes();
+        let stack = base + page_bytes()..base + self.slot_bytes();
+        if let Some(id) = StackId::announce(stack) {
+            self.owner.known.borrow_mut().push(id);
+        }
     }
 
     /// How many stacks exist, free ones included.
@@ -203,6 +212,11 @@ impl Slab {
         if !self.owner.condemned.get() || self.owner.stacks.get() > 0 {
             return;
         }
+        self.owner
+            .known
+            .take()
+            .into_iter()
+            .for_each(StackId::forget);
         let mut region = self.region();
         self.base.store(ptr::null_mut(), Ordering::Relaxed);
         // Orders the withdrawal before what the next mapping stores; pairs with the fence in

@@ -250,7 +250,7 @@ impl StackPool {
             index: self.used,
             not_send: PhantomData,
         };
-        slab.adopt();
+        slab.adopt(self.used);
         self.used += 1;
         Ok(stack)
     }

@@ -36,6 +36,13 @@ const FOR_STACKS: i32 = libc::MAP_STACK;
 #[cfg(not(any(target_os = "linux", target_os = "openbsd")))]
 const FOR_STACKS: i32 = 0;
 
+/// Advice that takes pages away with their content. Elsewhere than on Linux the other constant
+/// leaves the memory with us, and this one lets the system take it when it is short of any.
+#[cfg(target_os = "linux")]
+const FORGET: i32 = libc::MADV_DONTNEED;
+#[cfg(not(target_os = "linux"))]
+const FORGET: i32 = libc::MADV_FREE;
+
 /// The size of a page: 4 KiB on x86-64, and up to 64 KiB on aarch64.
 pub(crate) fn page_bytes() -> usize {
     static PAGE_BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -129,8 +136,8 @@ impl Region {
         Ok(())
     }
 
-    /// Gives the pages in the range back to the kernel; they read as zeros when touched again.
-    /// Guards in the range stay.
+    /// Gives the pages in the range back to the kernel. Their content is then arbitrary: zeros, or
+    /// what it was. Guards in the range stay.
     ///
     /// # Safety
     ///
@@ -139,7 +146,7 @@ impl Region {
         let address = self.inside(offset, bytes);
         // SAFETY: the caller gives the content up. What the kernel cannot take back (locked
         // memory) merely stays, so there is nothing to report.
-        let _ = unsafe { kernel::madvise(address.cast(), bytes, libc::MADV_DONTNEED) };
+        let _ = unsafe { kernel::madvise(address.cast(), bytes, FORGET) };
     }
 
     /// The address of a range, which must lie in the region.

@@ -16,6 +16,7 @@ pub(crate) mod memory;
 pub(crate) mod select;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod valgrind;
 pub(crate) mod wait;
 pub(crate) mod waker;
 

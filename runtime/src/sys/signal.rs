@@ -198,6 +198,7 @@ fn kernel_frame_bytes() -> usize {
         let known = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
         known.max(libc::MINSIGSTKSZ)
     }
+    // What a handler usually needs, so more than enough; not every system names the minimum.
     #[cfg(not(target_os = "linux"))]
-    libc::MINSIGSTKSZ
+    libc::SIGSTKSZ
 }
