@@ -144,3 +144,10 @@ pub(crate) unsafe fn save_and_exchange(
     // SAFETY: as in `exchange`, and the caller vouches for `save`.
     unsafe { switch_assembly!(to, value, "str x3, [x2]", save) }
 }
+
+/// As for x86-64.
+#[inline(always)]
+pub(crate) fn prefetch_line(address: *const u8) {
+    // SAFETY: prefetching is harmless at every address, and changes nothing but caches.
+    unsafe { asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags)) };
+}

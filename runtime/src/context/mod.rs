@@ -26,12 +26,12 @@ pub(crate) mod stack;
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 #[cfg(target_arch = "aarch64")]
-pub(crate) use aarch64::{exchange, prepare, save_and_exchange};
+pub(crate) use aarch64::{exchange, prefetch_line, prepare, save_and_exchange};
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{exchange, prepare, save_and_exchange};
+pub(crate) use x86_64::{exchange, prefetch_line, prepare, save_and_exchange};
 
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 compile_error!("contexts are switched by assembly, which exists for x86-64 and aarch64 only");
@@ -64,6 +64,21 @@ pub(crate) type Entry = unsafe extern "C" fn(argument: usize) -> !;
 pub(crate) unsafe fn switch(save: *mut StackPointer, to: StackPointer, value: usize) -> usize {
     // SAFETY: the caller's promise is the same.
     unsafe { save_and_exchange(save, to, value) }.1
+}
+
+/// The frames of a green thread that waits in a read or a write take about so much.
+const PREFETCH_BYTES: usize = 7 * LINE_BYTES;
+/// A cache line of the processors that this is written for.
+pub(crate) const LINE_BYTES: usize = 64;
+
+/// Has the processor fetch what a suspended context will touch first when it goes on.
+#[inline(always)]
+pub(crate) fn prefetch(context: StackPointer) {
+    // On x86-64 the switch's frame lies under the address.
+    let start = context.wrapping_sub(16);
+    for offset in (0..PREFETCH_BYTES).step_by(LINE_BYTES) {
+        prefetch_line(start.wrapping_add(offset));
+    }
 }
 
 #[cfg(test)]

@@ -172,3 +172,12 @@ pub(crate) unsafe fn save_and_exchange(
     // SAFETY: as in `exchange`, and the caller vouches for `save`.
     unsafe { switch_assembly!(to, value, "mov [rdx], rsp", save) }
 }
+
+/// Has the processor fetch the cache line of an address; a hint, which takes any address.
+#[inline(always)]
+pub(crate) fn prefetch_line(address: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+    // SAFETY: prefetching is harmless at every address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+}

@@ -97,6 +97,8 @@ pub(crate) struct Task {
     pub(crate) next: Cell<*const Task>,
     /// The link of the one list of waiters that a parked green thread can be in.
     pub(crate) next_waiter: Cell<*const Task>,
+    /// Whether it is in that list.
+    pub(crate) is_listed: Cell<bool>,
     pub(crate) interrupt: Cell<Pending>,
     pub(crate) state: Cell<State>,
     pub(crate) waits_for: Cell<WaitsFor>,
@@ -152,6 +154,7 @@ impl<T> TaskCell<T> {
             stack_pointer: Cell::new(ptr::null_mut()),
             next: Cell::new(ptr::null()),
             next_waiter: Cell::new(ptr::null()),
+            is_listed: Cell::new(false),
             interrupt: Cell::new(Pending::NONE),
             state: Cell::new(State::New),
             waits_for: Cell::new(WaitsFor::Nothing),

@@ -336,6 +336,7 @@ impl Worker {
     /// many in a row: one that always finds data must not starve them.
     #[inline]
     pub(crate) fn count_operation(&self) {
+        self.ready.prefetch_next();
         match self.operations_left.get() {
             0 => {
                 self.operations_left.set(OPERATIONS_MAX);

@@ -56,8 +56,12 @@ pub(crate) fn perform<T>(
         return perform_alone(fd, direction, deadline, call);
     };
     worker.count_operation();
-    let key = match source.home(worker) {
-        Home::Here(key) => key,
+    let key = match source.home(worker, direction) {
+        Home::Here(key, true) => key,
+        Home::Here(key, false) => {
+            worker.registry.wait(worker, key, direction, deadline)?;
+            key
+        }
         Home::Nowhere => match attempt(&mut call)? {
             Some(value) => return Ok(value),
             None => {
@@ -70,9 +74,6 @@ pub(crate) fn perform<T>(
         },
         Home::Elsewhere => return perform_as_guest(worker, fd, direction, deadline, call),
     };
-    if !worker.registry.is_ready(key, direction) {
-        worker.registry.wait(worker, key, direction, deadline)?;
-    }
     loop {
         match attempt(&mut call)? {
             Some(value) => {
@@ -161,7 +162,7 @@ pub(crate) fn wait_ready(
     let visit = worker.registry.visit(worker, fd, direction)?;
     worker.registry.note_refused(visit.key(), direction);
     // Whoever unparks the green thread for another reason ends a wait, too.
-    while !worker.registry.is_ready(visit.key(), direction) {
+    while worker.registry.is_ready(visit.key(), direction) == Some(false) {
         let waited = worker
             .registry
             .wait(worker, visit.key(), direction, deadline);

@@ -27,6 +27,10 @@ use crate::sched::worker::{Worker, log_step};
 use crate::selector::{Key, Ready, Selector};
 use crate::sys::clock::Moment;
 
+/// So many events are fetched at a time. The kernel touches each socket to find it ready; with a
+/// few, much of that is still in the caches when the green thread makes its call.
+const EVENTS_MAX: usize = 64;
+
 /// One direction of a descriptor.
 struct Lane {
     /// Whether a call is worth trying.
@@ -40,6 +44,24 @@ impl Lane {
         Lane {
             ready,
             waiters: ptr::null(),
+        }
+    }
+
+    /// Takes a green thread out of the list.
+    fn remove(&mut self, task: &Task) {
+        let following = task.next_waiter.replace(ptr::null());
+        if ptr::eq(self.waiters, task) {
+            self.waiters = following;
+            return;
+        }
+        let mut current = self.waiters;
+        // SAFETY: whoever is in a list is parked or about to leave it, and alive.
+        while let Some(waiter) = unsafe { current.as_ref() } {
+            current = waiter.next_waiter.get();
+            if ptr::eq(current, task) {
+                waiter.next_waiter.set(following);
+                return;
+            }
         }
     }
 }
@@ -121,7 +143,7 @@ impl Registry {
             edge_triggered: capabilities.edge_triggered,
             interest,
             selector: RefCell::new(selector),
-            ready: RefCell::new(Ready::new()),
+            ready: RefCell::new(Ready::with_capacity(EVENTS_MAX)),
             waiting: Cell::new(0),
         })
     }
@@ -140,17 +162,10 @@ impl Registry {
         }
     }
 
-    /// Whether the registration still stands.
+    /// Whether a call in this direction is worth trying; `None` once the registration is gone.
     #[inline]
-    pub(super) fn knows(&self, key: Key) -> bool {
-        self.selector.borrow().data(key).is_some()
-    }
-
-    /// Whether a call in this direction is worth trying.
-    #[inline]
-    pub(super) fn is_ready(&self, key: Key, direction: Direction) -> bool {
+    pub(super) fn is_ready(&self, key: Key, direction: Direction) -> Option<bool> {
         self.with(key, |lanes| lanes.lane(direction).ready)
-            .unwrap_or(true)
     }
 
     /// A call took or filled all there was.
@@ -254,6 +269,7 @@ impl Registry {
         let queued = self.with(key, |lanes| {
             let lane = lanes.lane(direction);
             task.next_waiter.set(lane.waiters);
+            task.is_listed.set(true);
             lane.waiters = task;
             (lanes.fd, lanes.waited_for())
         });
@@ -327,6 +343,7 @@ impl Registry {
         // SAFETY: whoever is in a list is parked and has not ended; `Waiting` takes it out before.
         while let Some(task) = unsafe { next.as_ref() } {
             next = task.next_waiter.replace(ptr::null());
+            task.is_listed.set(false);
             self.waiting.set(self.waiting.get() - 1);
             worker.wake(task);
         }
@@ -379,27 +396,18 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let removed = self.registry.with(self.key, |lanes| {
-            let lane = lanes.lane(self.direction);
-            if ptr::eq(lane.waiters, self.task) {
-                lane.waiters = self.task.next_waiter.replace(ptr::null());
-                return true;
-            }
-            let mut current = lane.waiters;
-            // SAFETY: whoever is in a list is parked or about to leave it here, and alive.
-            while let Some(waiter) = unsafe { current.as_ref() } {
-                if ptr::eq(waiter.next_waiter.get(), self.task) {
-                    waiter
-                        .next_waiter
-                        .set(self.task.next_waiter.replace(ptr::null()));
-                    return true;
-                }
-                current = waiter.next_waiter.get();
-            }
-            false
-        });
-        if removed == Some(true) {
-            self.registry.waiting.set(self.registry.waiting.get() - 1);
+        // Whoever wakes takes out of the list; it is still there after a time-out, a kill, or a
+        // wake-up that was meant for something else.
+        if !self.task.is_listed.replace(false) {
+            return;
         }
+        self.registry.waiting.set(self.registry.waiting.get() - 1);
+        let removed = self.registry.with(self.key, |lanes| {
+            lanes.lane(self.direction).remove(self.task);
+        });
+        assert!(
+            removed.is_some(),
+            "a registration must not go before its waiters"
+        );
     }
 }

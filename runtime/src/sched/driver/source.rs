@@ -26,8 +26,8 @@ pub(crate) struct Source {
 
 /// Where a socket's home is, seen from a worker.
 pub(super) enum Home {
-    /// On this worker, under this key.
-    Here(Key),
+    /// On this worker: the key, and whether a call is worth trying.
+    Here(Key, bool),
     /// It has none yet, or had one that has ended.
     Nowhere,
     /// On another worker.
@@ -43,16 +43,18 @@ impl Source {
         }
     }
 
-    /// Where the home is.
+    /// Where the home is, and what is known there about this direction.
     #[inline]
-    pub(super) fn home(&self, worker: &Worker) -> Home {
+    pub(super) fn home(&self, worker: &Worker, direction: Direction) -> Home {
         let number = self.worker.load(Ordering::Relaxed);
         if number == worker.inbox.number() {
             // Relaxed: this OS thread stored it.
-            return match Key::from_word(self.key.load(Ordering::Relaxed)) {
-                Some(key) if worker.registry.knows(key) => Home::Here(key),
-                _ => Home::Nowhere,
-            };
+            let key = Key::from_word(self.key.load(Ordering::Relaxed));
+            let known = key.and_then(|key| {
+                let is_ready = worker.registry.is_ready(key, direction)?;
+                Some(Home::Here(key, is_ready))
+            });
+            return known.unwrap_or(Home::Nowhere);
         }
         if number == 0 || Inbox::of_worker(number).is_none() {
             return Home::Nowhere;
