@@ -57,6 +57,14 @@ pub enum State<Yield, Return> {
 /// aborts the process: the count of panics belongs to the OS thread, and the resumer would
 /// be taken for panicking.
 ///
+/// One such case is not told apart, because std says only *whether* something unwinds this OS
+/// thread, and not how many things do: a coroutine that is resumed by a destructor while a panic
+/// unwinds its resumer, panics too, and suspends in a destructor of its own. That suspension goes
+/// through. Memory stays safe, but until the coroutine is resumed and has unwound to its end,
+/// [`std::thread::panicking`] says `true` and locks that are released count as poisoned; and if it
+/// is dropped instead, the process aborts. So destructors that may run in a panic should not
+/// suspend.
+///
 /// # Examples
 ///
 /// ```

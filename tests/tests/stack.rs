@@ -27,8 +27,105 @@ fn overflowing(stack_bytes: usize) -> Coroutine<(), (), u64> {
 /// What the report of an overflown coroutine begins with, up to the line of its creation.
 const CREATED_HERE: &str = "coroutine (created at tests/tests/stack.rs:";
 
+/// A mapping as /proc/self/maps has it: its addresses and its permissions.
+#[cfg(target_os = "linux")]
+fn mapping_of(address: usize) -> Option<(std::ops::Range<usize>, String)> {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("proc must be mounted");
+    let mut mappings = maps.lines().map(|line| {
+        let (range, rest) = line.split_once(' ').expect("a range comes first");
+        let (start, end) = range.split_once('-').expect("a range has two ends");
+        let number = |text| usize::from_str_radix(text, 16).expect("addresses are in hex");
+        (number(start)..number(end), rest[..4].to_owned())
+    });
+    mappings.find(|(range, _)| range.contains(&address))
+}
+
+/// The address of something on a coroutine's stack, after many were made around it.
+#[cfg(target_os = "linux")]
+fn address_on_a_stack(neighbours: &mut Vec<Coroutine<(), usize, ()>>) -> usize {
+    for _ in 0..8 {
+        neighbours.push(Coroutine::new(|suspender, ()| {
+            let local = 0u8;
+            suspender.suspend((&raw const local).addr());
+        }));
+    }
+    match neighbours[4].resume(()) {
+        State::Suspended(address) => address,
+        State::Complete(()) => panic!("it must suspend"),
+    }
+}
+
+/// Whether the kernel knows guard markers, by trying one on a page of its own.
+#[cfg(target_os = "linux")]
+fn guard_markers_exist() -> bool {
+    const MADV_GUARD_INSTALL: i32 = 102;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping at a place of the kernel's choice; it is never unmapped.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), 65_536, protection, flags, -1, 0) };
+    // SAFETY: the page is ours, and nobody uses it.
+    std::env::var_os("TESTS_RUNNER").is_none()
+        && unsafe { libc::madvise(page, 65_536, MADV_GUARD_INSTALL) } == 0
+}
+
+/// Goal: each kind of guard is the one that was asked for. Method: children look at the mapping
+/// around a stack: markers leave the slab whole, protection cuts every slot out.
+#[test]
+#[cfg(target_os = "linux")]
+fn guards_are_of_the_kind_asked_for() {
+    if std::env::var_os("TESTS_RUNNER").is_some() {
+        return eprintln!("skipped: the emulator's mappings are not the program's");
+    }
+    for kind in ["mprotect", "marker"] {
+        if kind == "marker" && !guard_markers_exist() {
+            eprintln!("skipped: this kernel knows no guard markers (Linux 6.13)");
+            continue;
+        }
+        let name = "guards_are_of_the_kind_asked_for";
+        let ended = scene::play_with(name, &[("RUNTIME_GUARD", kind)], || {
+            let mut neighbours = Vec::new();
+            let (stack, permissions) = mapping_of(address_on_a_stack(&mut neighbours)).unwrap();
+            let below = mapping_of(stack.start - 1);
+            let below = below.map_or("nothing".to_owned(), |(_, permissions)| permissions);
+            println!("\nguard {permissions} {below} {} end", stack.len() / 1024);
+        });
+        let output = ended.succeeded();
+        let told = output.lines().find_map(|line| line.strip_prefix("guard "));
+        let words: Vec<&str> = told.unwrap().split_whitespace().collect();
+        let kib: usize = words[2].parse().unwrap();
+        assert_eq!(words[0], "rw-p", "{output}");
+        if kind == "mprotect" {
+            assert_eq!(words[1], "---p", "{output}");
+            assert!(kib < 128, "{output}");
+        } else {
+            assert!(kib >= 32 * 1024, "{output}");
+        }
+    }
+}
+
+/// Goal: no huge page ever backs a stack. Method: the kernel's own flags of the mapping, since
+/// whether it would use huge pages without them depends on the machine's settings.
+#[test]
+#[cfg(target_os = "linux")]
+fn stacks_refuse_huge_pages() {
+    if std::env::var_os("TESTS_RUNNER").is_some() {
+        return eprintln!("skipped: the emulator's mappings are not the program's");
+    }
+    let mut neighbours = Vec::new();
+    let (stack, _) = mapping_of(address_on_a_stack(&mut neighbours)).unwrap();
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let start = format!("{:x}-", stack.start);
+    let mut lines = maps.lines().skip_while(|line| !line.starts_with(&start));
+    let flags = lines.find(|line| line.starts_with("VmFlags:"));
+    let flags = flags.expect("smaps must have flags");
+    if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        return eprintln!("skipped: this kernel has no huge pages");
+    }
+    assert!(flags.split_whitespace().any(|flag| flag == "nh"), "{flags}");
+}
+
 /// Goal: an overflow names the coroutine, its origin and its size, and aborts. Method: children
-/// with both kinds of guard, on two stack sizes.
+/// with both kinds of guard.
 #[test]
 fn an_overflow_is_reported() {
     let variables = [("RUNTIME_GUARD", "mprotect")];
@@ -212,22 +309,71 @@ fn an_absurd_size_is_refused() {
     assert_eq!(made.unwrap_err().kind(), std::io::ErrorKind::OutOfMemory);
 }
 
+/// A figure of /proc/self/status, in bytes.
+#[cfg(target_os = "linux")]
+fn status(field: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("proc must be mounted");
+    let line = status.lines().find(|line| line.starts_with(field));
+    let figure = line.and_then(|line| line.split_whitespace().nth(1));
+    let kib = figure.and_then(|figure| figure.parse::<usize>().ok());
+    kib.expect("a field of /proc/self/status is a number") * 1024
+}
+
+/// Goal: trimming gives the memory of unused stacks back, and nothing of used ones. Method: a child
+/// of which most of many deep coroutines end; resident and mapped memory before and after.
+#[test]
+#[cfg(target_os = "linux")]
+fn trimming_gives_memory_back() {
+    if std::env::var_os("TESTS_RUNNER").is_some() {
+        return eprintln!("skipped: the emulator's memory is not the program's");
+    }
+    let ended = scene::play("trimming_gives_memory_back", || {
+        const COUNT: usize = 2_000;
+        let mut made = Vec::with_capacity(COUNT);
+        let (mapped, start) = (status("VmSize:"), status("VmRSS:"));
+        for number in 0..COUNT {
+            let mut coroutine = Coroutine::<(), u8, u8>::new(move |suspender, ()| {
+                let room = black_box([number as u8; 40_000]);
+                suspender.suspend(room[7]);
+                room[39_999]
+            });
+            coroutine.resume(());
+            made.push(coroutine);
+        }
+        let most = status("VmRSS:") - start;
+        assert!(most >= COUNT * 40_000, "{most}");
+        // One in a hundred stays, so that every slab stays.
+        let mut number = 0;
+        made.retain(|_| {
+            number += 1;
+            number % 100 == 0
+        });
+        assert!(
+            status("VmRSS:") - start >= most * 9 / 10,
+            "kept for the next"
+        );
+        runtime::coroutine::trim_stacks();
+        let left = status("VmRSS:").saturating_sub(start);
+        assert!(left < most / 10, "{left} of {most}");
+        for (index, coroutine) in made.iter_mut().enumerate() {
+            let byte = (index * 100 + 99) as u8;
+            assert_eq!(coroutine.resume(()), State::Complete(byte));
+        }
+        drop(made);
+        runtime::coroutine::trim_stacks();
+        let still = status("VmSize:").saturating_sub(mapped);
+        assert!(still < 16 << 20, "{still} bytes of address space are left");
+    });
+    ended.succeeded();
+}
+
 /// Goal: a suspended coroutine costs one page and its share of the page tables, and stacks need few
-/// mappings. Method: a child makes 20,000 and reads its own status.
+/// mappings: there may be more than half of the kernel's limit of 65,530, where those that need two
+/// mappings each would end. Method: a child makes 40,000 and reads its own status.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_suspended_coroutine_costs_a_page() {
-    const COUNT: usize = 20_000;
-    fn status(field: &str) -> usize {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<usize>()
-            .unwrap()
-            * 1024
-    }
+    const COUNT: usize = 40_000;
     let ended = scene::play("a_suspended_coroutine_costs_a_page", || {
         let make = || Coroutine::<(), (), ()>::new(|suspender, ()| suspender.suspend(()));
         let mut made = Vec::with_capacity(COUNT);

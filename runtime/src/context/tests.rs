@@ -160,9 +160,10 @@ fn nothing_is_found_above_the_root() {
     // Inside a function, as a return address is.
     let never_called = values_cross_the_switch_both_ways as *const () as usize + 4;
     let root_top = stack.top().wrapping_sub(256);
+    let words = root_top.cast::<usize>();
     for index in 0..32 {
         // SAFETY: the words lie between the two tops, which are both within the stack.
-        unsafe { root_top.cast::<usize>().add(index).write(never_called) };
+        unsafe { words.wrapping_add(index).write(never_called) };
     }
     let state = Walk {
         back: Cell::new(ptr::null_mut()),
@@ -180,8 +181,8 @@ fn nothing_is_found_above_the_root() {
     assert!(!met.contains(&never_called), "above the root: {met:x?}");
 }
 
-/// Goal: neighbouring slots begin at different places of the page, and no context reaches its label.
-/// Method: the tops of a fresh pool's stacks.
+/// Goal: neighbouring slots begin at different places of the page, and none in its label. Method:
+/// the tops of a fresh pool's stacks.
 #[test]
 fn colours_differ_and_leave_half_a_page() {
     let mut pool = StackPool::new(DEFAULT_SLOT_BYTES);
@@ -258,8 +259,8 @@ fn slabs_are_unmapped_with_their_last_stack() {
     drop(kept);
 }
 
-/// Goal: nothing stays of a pool whose stacks have all come back. Method: sums up what is mapped for
-/// a size that no other test uses.
+/// Goal: nothing stays of a pool whose stacks have all come back. Method: the list of slabs is
+/// asked for addresses of a size that no other test uses.
 #[test]
 fn trimming_an_idle_pool_unmaps_all() {
     let mut pools = StackPools::new();
