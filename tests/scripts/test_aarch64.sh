@@ -10,9 +10,12 @@ source "$(dirname "$0")/common.sh"
 
 # The unit tests of the runtime, by what their paths begin with.
 unit_tests=(context:: coroutine:: poller:: reactor:: sched:: selector:: sys:: timer::)
-# The integration tests, by their names in tests/tests/ and runtime/tests/.
-integration_tests=(stack coroutine memory threads scheduler poller_conformance selector_conformance
+# The integration tests, by their names in tests/tests/ and runtime/tests/. Not `memory`, and not what
+# is skipped: more than 32 thousand stacks need guards that cost no mapping, which qemu does not
+# pass on.
+integration_tests=(stack coroutine threads scheduler poller_conformance selector_conformance
     reactor net_conformance)
+skipped=(--skip a_hundred_thousand)
 
 foreign=arm64
 need_packages rustc-web cargo-web libstd-rust-web-dev:arm64 gcc libc6-dev \
@@ -37,7 +40,8 @@ for name in "${integration_tests[@]}"; do
     for package in runtime tests; do
         if [ -e "$package/tests/$name.rs" ] || [ -e "$package/tests/$name/main.rs" ]; then
             say "$package's test $name on aarch64"
-            bounded 600 /usr/bin/cargo test --target "$target" --package "$package" --test "$name"
+            bounded 600 /usr/bin/cargo test --target "$target" --package "$package" \
+                --test "$name" -- "${skipped[@]}"
         fi
     done
 done
