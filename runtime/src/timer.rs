@@ -144,7 +144,9 @@ impl<T> Wheel<T> {
     /// slots first; nothing is due then.
     pub fn next_deadline(&self) -> Option<u64> {
         let (level, slot) = self.first_occupied()?;
-        Some(self.slot_start(level, slot).max(self.cursor) << TICK_BITS)
+        let tick = self.slot_start(level, slot).max(self.cursor);
+        // The last tick ends where the clock does.
+        Some(tick.saturating_mul(1 << TICK_BITS))
     }
 
     /// Hands out one timer whose deadline is not after `now_ns`, in the order of ticks and, within
