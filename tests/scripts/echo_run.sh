@@ -14,33 +14,40 @@ shift
 read -ra runner <<<"${RUNNER:-}"
 output=$(mktemp)
 server=
+client=
+interrupted=0
 
-# Sends TERM, allows the server 15 s (its own drain takes 5 at most), then insists.
-stop_server() {
-    local pid=$server status=0
-    server=
-    [ -n "$pid" ] || return 0
-    kill -TERM "$pid" 2>/dev/null || true
-    for _ in {1..150}; do
-        kill -0 "$pid" 2>/dev/null || break
-        sleep 0.1
+# ended_within SECONDS PID: waits for the process; false if it still runs then.
+ended_within() {
+    local tenths=$(($1 * 10))
+    while kill -0 "$2" 2>/dev/null; do
+        tenths=$((tenths - 1))
+        [ "$tenths" -gt 0 ] || return 1
+        sleep 0.1 || true
     done
-    kill -KILL "$pid" 2>/dev/null || true
-    wait "$pid" || status=$?
-    return "$status"
+}
+
+# stop SECONDS PID: sends TERM, allows so much time, insists; answers the process's exit code.
+stop() {
+    kill -TERM "$2" 2>/dev/null || true
+    ended_within "$1" "$2" || kill -KILL "$2" 2>/dev/null || true
+    wait "$2"
 }
 
 finish() {
     local status=$?
     trap - EXIT
     trap '' INT TERM HUP
-    stop_server || true
+    [ -z "$client" ] || stop 5 "$client" || true
+    [ -z "$server" ] || stop 15 "$server" || true
     rm -f "$output"
     exit "$status"
 }
 trap finish EXIT
-trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+# Ctrl-C reaches the programs by itself, once: the client then prints its report so far, which is
+# worth waiting for.
+trap 'interrupted=130' INT
 
 # Starts the server on address $1 and waits for its `listening on ADDR`, which sets `address`;
 # false if it ends before it says so, as it does when the port is in use.
@@ -49,11 +56,13 @@ start_server() {
     server=$!
     for _ in {1..300}; do
         address=$(sed -n 's/^listening on //p' "$output")
+        [ "$interrupted" -eq 0 ] || exit "$interrupted"
         [ -z "$address" ] || return 0
         kill -0 "$server" 2>/dev/null || break
-        sleep 0.1
+        sleep 0.1 || true
     done
-    stop_server || true
+    stop 1 "$server" || true
+    server=
     return 1
 }
 
@@ -64,20 +73,25 @@ fi
 say "server: listening on $address (process $server)"
 
 say "client: $*"
-client=("${runner[@]}" "$directory/client" --connect "$address" "$@")
+"${runner[@]}" "$directory/client" --connect "$address" "$@" &
+client=$!
 # A client that hangs would be a bug, and must not hang whoever only wanted to look.
 status=0
-bounded 120 "${client[@]}" || status=$?
-if [ "$status" -ne 0 ]; then
-    echo "the client's exit code is $status" >&2
+if ended_within 120 "$client"; then
+    wait "$client" || status=$?
+else
+    stop 1 "$client" || true
+    status=124
 fi
+client=
+[ "$status" -eq 0 ] || echo "the client's exit code is $status" >&2
 
 stopped=0
-stop_server || stopped=$?
+stop 15 "$server" || stopped=$?
+server=
 say "server: its summary after SIGTERM"
 grep -v '^listening on ' "$output" || true
-if [ "$stopped" -ne 0 ]; then
-    echo "the server's exit code is $stopped" >&2
-fi
+[ "$stopped" -eq 0 ] || echo "the server's exit code is $stopped" >&2
+[ "$interrupted" -eq 0 ] || exit "$interrupted"
 [ "$status" -ne 0 ] || status=$stopped
 exit "$status"
