@@ -4,7 +4,9 @@
 
 use std::hint::black_box;
 
-use runtime::coroutine::{Coroutine, State};
+use runtime::coroutine::Coroutine;
+#[cfg(target_os = "linux")]
+use runtime::coroutine::State;
 use tests::scene;
 
 /// Uses up any stack, slowly enough to run into every guard page.

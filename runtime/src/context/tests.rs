@@ -79,6 +79,16 @@ fn pool_reuses_and_trims() {
     let again = pool.take().unwrap();
     assert_eq!(again.top(), top);
     stacks.push(again);
+    // Of two the last one, whose memory is the warmest.
+    let (first, last) = (stacks.remove(0), stacks.remove(0));
+    let (first_top, last_top) = (first.top(), last.top());
+    pool.give_back(first);
+    pool.give_back(last);
+    for top in [last_top, first_top] {
+        let again = pool.take().unwrap();
+        assert_eq!(again.top(), top);
+        stacks.insert(0, again);
+    }
     let mut kept = Vec::new();
     for (number, stack) in stacks.into_iter().enumerate() {
         if number % 2 == 0 && number > 256 {
@@ -275,4 +285,19 @@ fn trimming_an_idle_pool_unmaps_all() {
     // Another test's slab may lie there by now, but none with slots of this size.
     assert!(tops.iter().all(|&top| slot_bytes(top) != Some(1 << 20)));
     drop(pools.take(1 << 20).unwrap());
+}
+
+/// Goal: no slot is handed out twice. Method: the newest slab is trimmed away while an older one is
+/// full, and the next stacks must be at new addresses.
+#[test]
+fn a_full_slab_stays_full() {
+    let mut pool = StackPool::new(1 << 20);
+    let mut stacks: Vec<Stack> = (0..33).map(|_| pool.take().unwrap()).collect();
+    pool.give_back(stacks.remove(32));
+    pool.trim();
+    stacks.extend((0..40).map(|_| pool.take().unwrap()));
+    let mut tops: Vec<usize> = stacks.iter().map(|stack| stack.top().addr()).collect();
+    tops.sort_unstable();
+    tops.dedup();
+    assert_eq!(tops.len(), 72);
 }

@@ -92,7 +92,8 @@ impl Region {
         Region { base, bytes }
     }
 
-    /// A huge page under the first touch would make every stack cost 2 MiB of memory.
+    /// A huge page under the first touch would make every stack cost 2 MiB of memory. Since Linux
+    /// 6.7 `MAP_STACK` says the same; before that it says nothing.
     fn refuse_huge_pages(&self) {
         #[cfg(target_os = "linux")]
         {
