@@ -129,10 +129,7 @@ impl Worker {
     fn trim_stacks(&self) -> Option<Moment> {
         let mut stacks = self.stacks.borrow_mut();
         let in_use = self.tasks.borrow().len();
-        // The stack that came back last is used first, so the trimmed ones stay untouched longest.
-        let trimmed = self.trimmed_stacks.get().min(stacks.free_stacks());
-        self.trimmed_stacks.set(trimmed);
-        if stacks.free_stacks() - trimmed <= SPARE_STACKS.max(in_use) {
+        if stacks.free_stacks() <= SPARE_STACKS.max(in_use) {
             self.trim_due.set(None);
             return None;
         }
@@ -144,13 +141,12 @@ impl Worker {
             self.trim_due.set(Some(due));
             return Some(due);
         }
+        let unused = stacks.free_stacks();
         stacks.trim();
-        let trimmed = stacks.free_stacks();
-        self.trimmed_stacks.set(trimmed);
         self.trim_due.set(None);
         // A logger is the user's code, and may spawn.
         drop(stacks);
-        log::trace!("the memory of {trimmed} unused stacks has gone back");
+        log::trace!("the memory of {unused} unused stacks has gone back");
         None
     }
 

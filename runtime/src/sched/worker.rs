@@ -64,8 +64,6 @@ pub(crate) struct Worker {
     pub(super) stacks: RefCell<StackPools>,
     /// When the memory of unused stacks goes back, if too many stay unused until then.
     pub(super) trim_due: Cell<Option<Moment>>,
-    /// So many of the unused stacks have no memory any more.
-    pub(super) trimmed_stacks: Cell<usize>,
     pub(super) tasks: RefCell<Slab<TaskRef>>,
     pub(super) registry: Registry,
     pub(crate) inbox: &'static Inbox,
@@ -122,7 +120,6 @@ impl Worker {
             timers: RefCell::new(Wheel::new(Moment::now().0)),
             stacks: RefCell::new(StackPools::new()),
             trim_due: Cell::new(None),
-            trimmed_stacks: Cell::new(0),
             tasks: RefCell::new(Slab::new()),
             registry,
             inbox: plan.inbox,
