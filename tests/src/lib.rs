@@ -2,6 +2,7 @@
 
 pub mod binaries;
 pub mod child;
+pub mod guards;
 pub mod scene;
 pub mod sources;
 pub mod watchdog;

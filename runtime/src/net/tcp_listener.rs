@@ -7,8 +7,9 @@ use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
 
+use super::descriptor::owns_descriptor;
 use super::lookup::each_address;
 use super::socket::{Guard, Socket};
 use super::{TcpStream, ToSocketAddrs};
@@ -158,51 +159,4 @@ impl fmt::Debug for TcpListener {
     }
 }
 
-impl AsFd for TcpListener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.fd()
-    }
-}
-
-impl AsRawFd for TcpListener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.fd().as_raw_fd()
-    }
-}
-
-impl IntoRawFd for TcpListener {
-    fn into_raw_fd(self) -> RawFd {
-        self.0.release().into_raw_fd()
-    }
-}
-
-impl FromRawFd for TcpListener {
-    unsafe fn from_raw_fd(fd: RawFd) -> TcpListener {
-        // SAFETY: the caller gives the descriptor away, as the trait demands.
-        unsafe { OwnedFd::from_raw_fd(fd) }.into()
-    }
-}
-
-impl From<OwnedFd> for TcpListener {
-    fn from(fd: OwnedFd) -> TcpListener {
-        TcpListener(Socket::adopt(fd, Guard::LISTENER))
-    }
-}
-
-impl From<TcpListener> for OwnedFd {
-    fn from(listener: TcpListener) -> OwnedFd {
-        listener.0.release()
-    }
-}
-
-impl From<std::net::TcpListener> for TcpListener {
-    fn from(listener: std::net::TcpListener) -> TcpListener {
-        OwnedFd::from(listener).into()
-    }
-}
-
-impl From<TcpListener> for std::net::TcpListener {
-    fn from(listener: TcpListener) -> std::net::TcpListener {
-        OwnedFd::from(listener).into()
-    }
-}
+owns_descriptor!(TcpListener, Guard::LISTENER);

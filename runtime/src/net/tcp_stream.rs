@@ -6,10 +6,11 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use super::ToSocketAddrs;
+use super::descriptor::owns_descriptor;
 use super::lookup::each_address;
 use super::socket::{Guard, Socket};
 use crate::sys::socket;
@@ -298,51 +299,4 @@ impl fmt::Debug for TcpStream {
     }
 }
 
-impl AsFd for TcpStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.fd()
-    }
-}
-
-impl AsRawFd for TcpStream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.fd().as_raw_fd()
-    }
-}
-
-impl IntoRawFd for TcpStream {
-    fn into_raw_fd(self) -> RawFd {
-        self.0.release().into_raw_fd()
-    }
-}
-
-impl FromRawFd for TcpStream {
-    unsafe fn from_raw_fd(fd: RawFd) -> TcpStream {
-        // SAFETY: the caller gives the descriptor away, as the trait demands.
-        unsafe { OwnedFd::from_raw_fd(fd) }.into()
-    }
-}
-
-impl From<OwnedFd> for TcpStream {
-    fn from(fd: OwnedFd) -> TcpStream {
-        TcpStream(Socket::adopt(fd, Guard::STREAM))
-    }
-}
-
-impl From<TcpStream> for OwnedFd {
-    fn from(stream: TcpStream) -> OwnedFd {
-        stream.0.release()
-    }
-}
-
-impl From<std::net::TcpStream> for TcpStream {
-    fn from(stream: std::net::TcpStream) -> TcpStream {
-        OwnedFd::from(stream).into()
-    }
-}
-
-impl From<TcpStream> for std::net::TcpStream {
-    fn from(stream: TcpStream) -> std::net::TcpStream {
-        OwnedFd::from(stream).into()
-    }
-}
+owns_descriptor!(TcpStream, Guard::STREAM);

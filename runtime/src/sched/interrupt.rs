@@ -126,8 +126,9 @@ impl Drop for Limit<'_> {
 /// Calls `action` and ends it by unwinding when it has not returned after `duration`.
 ///
 /// The time-out takes effect where `action` suspends: in I/O, sleeping, joining, channels. What
-/// `action` owns is dropped, and no lock is poisoned by it. Time-outs nest; each ends its own
-/// call. Code that catches every panic in between (`catch_unwind`) swallows the time-out, too.
+/// `action` owns is dropped. A lock of std's that is held across such a wait is released, but std
+/// takes the unwinding for a panic and poisons it. Time-outs nest; each ends its own call. Code
+/// that catches every panic in between (`catch_unwind`) swallows the time-out, too.
 ///
 /// # Errors
 ///

@@ -89,8 +89,9 @@ impl<T> JoinHandle<T> {
 
     /// Ends the green thread by unwinding it where it waits, or where it next does.
     ///
-    /// Destructors run, nothing is printed, and `join` answers [`Killed`](super::Killed). A green
-    /// thread that never waits is never killed.
+    /// Destructors run, nothing is printed, and `join` answers [`Killed`](super::Killed). A lock
+    /// of std's that is held across the wait is released, but std takes the unwinding for a panic
+    /// and poisons it. A green thread that never waits is never killed.
     ///
     /// # Examples
     ///
