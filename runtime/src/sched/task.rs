@@ -91,19 +91,22 @@ impl fmt::Display for WaitsFor {
 /// The part of the control block that does not depend on the result's type.
 #[repr(C)]
 pub(crate) struct Task {
-    // What a switch touches comes first, so that it shares a cache line.
+    // What a switch touches comes first, in one cache line; the small fields share a word, so that
+    // a million control blocks are not a third padding.
     pub(crate) stack_pointer: Cell<StackPointer>,
     /// The link of the run queue.
     pub(crate) next: Cell<*const Task>,
     /// The link of the one list of waiters that a parked green thread can be in.
     pub(crate) next_waiter: Cell<*const Task>,
-    /// Whether it is in that list.
-    pub(crate) is_listed: Cell<bool>,
     pub(crate) interrupt: Cell<Pending>,
     pub(crate) state: Cell<State>,
-    pub(crate) waits_for: Cell<WaitsFor>,
+    /// Whether it is in a list of waiters.
+    pub(crate) is_listed: Cell<bool>,
+    /// The token of `thread::park`; any OS thread may touch it.
+    pub(crate) token: AtomicBool,
     /// The alarm of the present wait; none once it has rung.
     pub(crate) alarm: Cell<Option<TimerKey>>,
+    pub(crate) waits_for: Cell<WaitsFor>,
     /// Where its closure lies on its stack before the first run.
     pub(crate) closure: Cell<*mut u8>,
     /// Its place among the worker's green threads.
@@ -113,8 +116,6 @@ pub(crate) struct Task {
     // What any OS thread may touch.
     references: AtomicUsize,
     outcome: AtomicPtr<()>,
-    /// The token of `thread::park`.
-    pub(crate) token: AtomicBool,
     pub(crate) inbox: &'static Inbox,
     pub(crate) id: u64,
     pub(crate) name: Option<Box<str>>,

@@ -290,12 +290,15 @@ impl Worker {
         task.state.set(State::Parked);
         // SAFETY: the place is part of the control block. It is resumed only after `wake`.
         unsafe { self.switch_away(task.stack_pointer.as_ptr()) };
+        if deadline.is_none() {
+            return false;
+        }
         match task.alarm.take() {
             Some(key) => {
                 self.cancel_alarm(key);
                 false
             }
-            None => deadline.is_some(),
+            None => true,
         }
     }
 
