@@ -31,6 +31,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
+/// What a connection's buffer begins with.
+const BUFFER_BYTES_FIRST: usize = 512;
+
 /// Serves until `stop` says so, sees the connections out, and gives back the books.
 pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io::Result<Summary> {
     let service = Service::new(options);
@@ -72,13 +75,12 @@ fn accept_loop(listener: &TcpListener, service: &Rc<Service>) -> io::Result<Infa
 
 /// Starts the green thread of a connection, which lives as long as the connection does.
 fn start(mut connection: Connection, service: &Service) {
-    let mut buffer = vec![0; service.buffer_bytes];
-    let upper = service.upper;
+    let (buffer_bytes, upper) = (service.buffer_bytes, service.upper);
     // The name is for traces, and for the message of a stack that has overflowed.
     let name = format!("connection {}", connection.number);
     let started = thread::Builder::new().name(name).spawn(move || {
         connection.begin();
-        let result = echo(&mut connection, &mut buffer, upper);
+        let result = echo(&mut connection, buffer_bytes, upper);
         connection.end(result);
     });
     if let Err(error) = started {
@@ -88,9 +90,13 @@ fn start(mut connection: Connection, service: &Service) {
 }
 
 /// Sends back whatever comes, in upper case if so desired, until the peer has sent its last byte.
-fn echo(mut stream: impl Read + Write, buffer: &mut [u8], upper: bool) -> io::Result<()> {
+///
+/// The buffer begins small: those of many connections with small messages then lie close together
+/// and stay in the caches. A read that fills it doubles it, up to `buffer_bytes`.
+fn echo(mut stream: impl Read + Write, buffer_bytes: usize, upper: bool) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES_FIRST.min(buffer_bytes)];
     loop {
-        let count = stream.read(buffer)?;
+        let count = stream.read(&mut buffer)?;
         if count == 0 {
             return Ok(());
         }
@@ -99,6 +105,9 @@ fn echo(mut stream: impl Read + Write, buffer: &mut [u8], upper: bool) -> io::Re
             message.make_ascii_uppercase();
         }
         stream.write_all(message)?;
+        if count == buffer.len() {
+            buffer.resize((2 * count).min(buffer_bytes), 0);
+        }
     }
 }
 
