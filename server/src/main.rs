@@ -66,6 +66,7 @@ fn run(mut options: Options) -> io::Result<()> {
 }
 
 fn serve(options: &Options, stop: &Stop) -> io::Result<Summary> {
+    stop.listen()?;
     let listener = listen::listen(&options.listen)?;
     tell(format_args!("listening on {}", listener.local_addr()?));
     if options.workers.get() == 1 {

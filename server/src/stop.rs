@@ -1,20 +1,22 @@
 //! When to stop: the first SIGINT or SIGTERM asks for a graceful stop, the second ends the process.
 //!
-//! A signal handler may do next to nothing (signal-safety(7)), so it only writes to a pipe, which
-//! is signal-hook's part. An OS thread of our own reads that pipe; there ordinary code may run, and
-//! a green thread can be unparked from any OS thread.
+//! A signal handler may do next to nothing (signal-safety(7)). Ours, which are signal-hook's, note
+//! the signal and write to a pipe; the second one ends the process there and then, even if no green
+//! thread ever yields again. A green thread waits for the pipe.
+//!
+//! Not an OS thread: a process with two of them shares its table of descriptors, and then the
+//! kernel counts the users of a descriptor in every single call. That is 2 % of an echo.
 //!
 //! Man pages: signal(7), signal-safety(7), pipe(7). Deliberately not here: what a stop consists of
-//! (see
-//! `drain`).
+//! (see `drain`).
 
-use log::info;
+use log::{error, info};
 use runtime::thread::{self, Thread};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level;
+use signal_hook::{flag, low_level};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What shells report for a program that a signal ended: 128 and the signal's number.
@@ -26,41 +28,62 @@ pub(crate) struct Stop {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     requested: AtomicBool,
     /// The signal that asked, or 0.
-    signal: AtomicI32,
+    signal: Arc<AtomicUsize>,
+    /// Becomes readable when a signal comes.
+    signalled: UnixStream,
     waiting: Mutex<Vec<Thread>>,
 }
 
 impl Stop {
-    /// A stop that SIGINT and SIGTERM request.
+    /// A stop that SIGINT and SIGTERM request, once somebody listens.
     ///
     /// # Errors
     ///
-    /// If the handlers or the OS thread that listens to them cannot be set up.
+    /// If the handlers cannot be set up.
     pub(crate) fn on_signals() -> io::Result<Stop> {
-        let stop = Stop {
-            shared: Arc::default(),
+        let is_second = Arc::new(AtomicBool::new(false));
+        let number = Arc::new(AtomicUsize::new(0));
+        let (signalled, handler) = UnixStream::pair()?;
+        for signal in [SIGINT, SIGTERM] {
+            // Handlers run in the order of their registration, and the first must find the mark
+            // only of an earlier signal. It ends the process without destructors or flushing:
+            // either might wait for what hangs already.
+            let exit_code = EXIT_CODE_BASE + signal;
+            flag::register_conditional_shutdown(signal, exit_code, Arc::clone(&is_second))?;
+            flag::register(signal, Arc::clone(&is_second))?;
+            flag::register_usize(signal, Arc::clone(&number), signal as usize)?;
+            low_level::pipe::register(signal, handler.try_clone()?)?;
+        }
+        let shared = Shared {
+            requested: AtomicBool::new(false),
+            signal: number,
+            signalled,
+            waiting: Mutex::default(),
         };
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let listener = stop.clone();
-        // An OS thread, not a green one: it sleeps in a read that the runtime knows nothing of, and
-        // it must get through even when no green thread ever yields.
-        std::thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                for signal in &mut signals {
-                    if listener.shared.requested.load(Ordering::Relaxed) {
-                        // No destructors and no flushing: either might wait for what hangs already.
-                        low_level::exit(EXIT_CODE_BASE + signal);
-                    }
-                    listener.shared.signal.store(signal, Ordering::Relaxed);
-                    listener.request();
-                }
-            })?;
-        Ok(stop)
+        Ok(Stop {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Starts the green thread that listens for signals. It ends with the run.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for it.
+    pub(crate) fn listen(&self) -> io::Result<()> {
+        let stop = self.clone();
+        let builder = thread::Builder::new().name("signals".into());
+        builder.spawn(move || {
+            if let Err(error) = runtime::io::wait_readable(&stop.shared.signalled, None) {
+                error!("signals cannot be waited for: {error}");
+            }
+            stop.request();
+        })?;
+        Ok(())
     }
 
     /// Parks the calling green thread until a stop is requested.
@@ -80,7 +103,7 @@ impl Stop {
     /// Who requested it, for the summary.
     pub(crate) fn reason(&self) -> &'static str {
         let signal = self.shared.signal.load(Ordering::Relaxed);
-        low_level::signal_name(signal).unwrap_or("a failure")
+        low_level::signal_name(signal as i32).unwrap_or("a failure")
     }
 
     fn request(&self) {

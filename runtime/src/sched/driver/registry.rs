@@ -27,9 +27,9 @@ use crate::sched::worker::{Worker, log_step};
 use crate::selector::{Key, Ready, Selector};
 use crate::sys::clock::Moment;
 
-/// So many events are fetched at a time. The kernel touches each socket to find it ready; with a
-/// few, much of that is still in the caches when the green thread makes its call.
-const EVENTS_MAX: usize = 64;
+/// So many events are fetched at a time: enough that the call costs little for each, few enough
+/// that what the kernel touched to find a socket ready is still in the caches when it is read.
+const EVENTS_MAX: usize = 256;
 
 /// One direction of a descriptor.
 struct Lane {
