@@ -29,8 +29,9 @@ Keys of --json (durations in the unit that ends the name):
   connect       elapsed_s of all, latency_ns of each
   messages      sent = answered + failed + in_flight
   window        from when all are connected until the end: elapsed_s, answered, bytes,
-                requests_per_s, bytes_per_s (of replies)
+                requests_per_s, bytes_per_s (of replies), longest_silence_ns (without any reply)
   latency_ns    count, min, mean, p50, p90, p99, p99_9, max
+  service_ns    the same, from when a message was sent and not from when it was to be
   failures      list of phase, cause, connections, messages, first (the first one in words)
   client        cpu_s, cpu_share (1 = one core), cpu_per_request_ns, lag_ns, limit (null, or why the
                 client itself held the rate back)";

@@ -1,7 +1,7 @@
 //! The life of one connection: connect, wait for the others, exchange messages, end in order.
 //!
 //! Application on L4. Rests on connect(2), send(2), recv(2), shutdown(2), tcp(7). Written as if
-//! each call blocked: each connection is a green thread of its own. What is here runs once for
+//! each call blocked, and so right for any thread that a connection has for itself (`style`). What is here runs once for
 //! every message, so it allocates nothing, formats nothing and reads the clock once: the end of one
 //! exchange is the start of the next.
 //!
@@ -10,13 +10,15 @@
 //! connections that wait too long, and shuts them down, which ends their read.
 
 use std::io::{self, Read, Write};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, Phase};
-use crate::load::{Load, Slot, State};
+use crate::load::Load;
 use crate::message::{Letters, Message, Origin};
 use crate::net::{Shutdown, TcpStream};
+use crate::recorder::Departure;
+use crate::slot::Slot;
 use crate::thread;
 use crate::verify::{Context, Progress, compare};
 
@@ -49,23 +51,23 @@ pub(crate) fn run(load: &Load, number: u32) {
     let exchanged = exchange.run();
     presence.finish_exchange();
     match exchanged.and_then(|()| exchange.close()) {
-        Ok(()) => slot.end(State::Closed),
+        Ok(()) => slot.close(),
         Err(failure) => load.fail(slot, failure),
     }
 }
 
 /// Tries the addresses in turn, as std does, but each with the time-out.
-fn connect(load: &Load, number: u32) -> Result<Rc<TcpStream>, Failure> {
-    let start = Instant::now();
+fn connect(load: &Load, number: u32) -> Result<Arc<TcpStream>, Failure> {
+    let start_ns = load.clock.now_ns();
     let mut last = None;
     for address in load.addresses() {
         let stream = TcpStream::connect_timeout(address, load.settings.connect_timeout)
             .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
         match stream {
             Ok(stream) => {
-                load.record_connect(start.elapsed());
+                load.record_connect(load.clock.now_ns() - start_ns);
                 log::debug!("connection {number}: connected to {address}");
-                return Ok(Rc::new(stream));
+                return Ok(Arc::new(stream));
             }
             Err(error) => last = Some((address, error)),
         }
@@ -79,19 +81,19 @@ fn connect(load: &Load, number: u32) -> Result<Rc<TcpStream>, Failure> {
 struct Exchange<'a> {
     load: &'a Load,
     slot: &'a Slot,
-    stream: Rc<TcpStream>,
+    stream: Arc<TcpStream>,
     number: u32,
     /// The number of the message under way or, between two, of the next.
     n: u64,
     /// Shared with the green thread that sends a long one, and with nobody between two messages.
-    outgoing: Rc<Message>,
+    outgoing: Arc<Message>,
     /// What must come back where that is not what was sent.
     upper: Option<Message>,
     incoming: Vec<u8>,
 }
 
 impl<'a> Exchange<'a> {
-    fn new(load: &'a Load, slot: &'a Slot, stream: Rc<TcpStream>, number: u32) -> Exchange<'a> {
+    fn new(load: &'a Load, slot: &'a Slot, stream: Arc<TcpStream>, number: u32) -> Exchange<'a> {
         let size_bytes = load.settings.size_bytes as usize;
         let outgoing = Message::new(number, size_bytes, Letters::Lower);
         let upper = load
@@ -105,7 +107,7 @@ impl<'a> Exchange<'a> {
             stream,
             number,
             n: 0,
-            outgoing: Rc::new(outgoing),
+            outgoing: Arc::new(outgoing),
             upper,
             incoming,
         }
@@ -113,32 +115,36 @@ impl<'a> Exchange<'a> {
 
     /// Message after message, each sent when the reply to the last one was found right.
     fn run(&mut self) -> Result<(), Failure> {
-        let mut start = Instant::now();
+        let mut start_ns = self.load.clock.now_ns();
         loop {
-            let outgoing = Rc::get_mut(&mut self.outgoing);
+            let outgoing = Arc::get_mut(&mut self.outgoing);
             outgoing
                 .expect("who sent the last message has let go of it")
                 .set(self.n);
             if let Some(upper) = &mut self.upper {
                 upper.set(self.n);
             }
-            self.slot.begin_message(start);
-            self.load.count_sent();
+            self.slot.count_sent(1);
+            self.slot.wait_since(start_ns);
             if self.outgoing.bytes().len() <= SEND_ALONE_BYTES_MAX {
                 self.send()?;
                 self.receive()?;
             } else {
                 self.send_and_receive()?;
             }
-            let end = Instant::now();
-            self.slot.end_message();
+            let end_ns = self.load.clock.now_ns();
             self.n += 1;
-            self.load
-                .count_answered(self.outgoing.bytes().len(), end - start);
+            let bytes = self.outgoing.bytes().len() as u64;
+            self.slot.count_answered(1, bytes);
+            let departure = Departure {
+                intended_ns: start_ns,
+                sent_ns: start_ns,
+            };
+            self.load.recorder.record(end_ns, [departure]);
             if self.load.is_enough(self.n) {
                 return Ok(());
             }
-            start = end;
+            start_ns = end_ns;
         }
     }
 
@@ -176,8 +182,8 @@ impl<'a> Exchange<'a> {
 
     /// Reads in this green thread while another one sends.
     fn send_and_receive(&mut self) -> Result<(), Failure> {
-        let stream = Rc::clone(&self.stream);
-        let message = Rc::clone(&self.outgoing);
+        let stream = Arc::clone(&self.stream);
+        let message = Arc::clone(&self.outgoing);
         let sender = thread::spawn(move || {
             let sent = (&*stream).write_all(message.bytes());
             if sent.is_err() {
@@ -208,7 +214,7 @@ impl<'a> Exchange<'a> {
     /// Tells the server that no more will come and reads to the end: nothing may follow the last
     /// reply.
     fn close(&mut self) -> Result<(), Failure> {
-        self.slot.begin_close(Instant::now());
+        self.slot.wait_since(self.load.clock.now_ns());
         let ended = self.stream.shutdown(Shutdown::Write);
         ended.map_err(|error| self.system_failure(Phase::Close, &error))?;
         loop {
@@ -317,7 +323,7 @@ impl Exchange<'_> {
             },
             connections: self.load.settings.connections,
             // Nobody has sent more messages than all together.
-            n_max: self.load.sent(),
+            n_max: self.load.totals().sent,
         };
         let fault = context.diagnose(expected, received, at);
         let place = if expected.is_empty() {

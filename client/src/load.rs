@@ -1,30 +1,37 @@
 //! One run: starts the connections, watches over them, ends them, and keeps the books.
 //!
-//! Application on L4. All green threads are of one worker, so the books are plain cells. The main
-//! green thread is the supervisor: it wakes every few milliseconds to end the run when it is due,
-//! to shut down connections whose reply is overdue, to show progress, to notice Ctrl-C, and to
-//! measure how late it woke: that is the lag that every reply has to bear, too.
+//! Application on L4. The books are shared by all threads of whatever style drives the
+//! connections: a slot for each connection with one writer, locks around what is rare or done once
+//! a batch. The main thread is the supervisor: it wakes every few milliseconds to end the run when
+//! it is due, to shut down connections whose reply is overdue, to close an interval each second,
+//! to show progress, to notice Ctrl-C, and to measure how late it woke: that is the lag that every
+//! reply has to bear, too.
 //!
-//! Deliberately not here: what a connection does (`connection`), how the result is shown
-//! (`report`).
+//! Deliberately not here: what a connection does (`connection`), who runs it (`style`), how the
+//! result is shown (`report`).
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use crate::arguments::{self, Extent};
-use crate::connection;
+use crate::clock::{Clock, nanoseconds};
 use crate::failure::{Failure, FailureBook, Phase, words_of};
+use crate::gate::Gate;
 use crate::measure::{Times, process_cpu_time};
-use crate::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use crate::net::{SocketAddr, ToSocketAddrs};
 use crate::progress::Progress;
-use crate::thread::{self, JoinHandle, Thread};
+use crate::recorder::Recorder;
+use crate::slot::{Slot, State, Totals, lock};
+use crate::style;
+use crate::thread;
 
 /// How often the supervisor wakes.
 const TICK: Duration = Duration::from_millis(10);
 /// How often it looks for overdue replies: every connection is looked at then.
 const OVERDUE_TICKS: u32 = 5;
+/// How long an interval of the recorder lasts.
+const INTERVAL_NS: u64 = 1_000_000_000;
 
 /// How a run ended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -34,125 +41,53 @@ pub(crate) enum Outcome {
     Interrupted(i32),
 }
 
-/// How far a connection has come.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Connecting,
-    Open,
-    /// Ended in order.
-    Closed,
-    Failed,
-}
-
-/// What the supervisor sees of a connection.
-pub(crate) struct Slot {
-    state: Cell<State>,
-    stream: RefCell<Option<Rc<TcpStream>>>,
-    in_flight: Cell<bool>,
-    /// Since when the server owes something: a reply, or the end.
-    waiting_since: Cell<Option<Instant>>,
-    timed_out: Cell<bool>,
-}
-
-impl Slot {
-    fn new() -> Slot {
-        Slot {
-            state: Cell::new(State::Connecting),
-            stream: RefCell::new(None),
-            in_flight: Cell::new(false),
-            waiting_since: Cell::new(None),
-            timed_out: Cell::new(false),
-        }
-    }
-
-    pub(crate) fn connected(&self, stream: &Rc<TcpStream>) {
-        self.state.set(State::Open);
-        *self.stream.borrow_mut() = Some(Rc::clone(stream));
-    }
-
-    #[inline]
-    pub(crate) fn begin_message(&self, now: Instant) {
-        self.in_flight.set(true);
-        self.waiting_since.set(Some(now));
-    }
-
-    #[inline]
-    pub(crate) fn end_message(&self) {
-        self.in_flight.set(false);
-    }
-
-    pub(crate) fn begin_close(&self, now: Instant) {
-        self.waiting_since.set(Some(now));
-    }
-
-    /// Whether the supervisor has shut the connection down.
-    pub(crate) fn timed_out(&self) -> bool {
-        self.timed_out.get()
-    }
-
-    /// The connection is over; its descriptor is closed with the last owner of the stream.
-    pub(crate) fn end(&self, state: State) {
-        self.state.set(state);
-        self.in_flight.set(false);
-        self.waiting_since.set(None);
-        self.stream.borrow_mut().take();
-    }
-
-    fn shut_down_if_overdue(&self, now: Instant, timeout: Duration) {
-        let overdue = self
-            .waiting_since
-            .get()
-            .is_some_and(|since| now - since >= timeout);
-        if overdue && !self.timed_out.get() {
-            self.timed_out.set(true);
-            if let Some(stream) = &*self.stream.borrow() {
-                // If this fails the connection is over already, and its reader knows.
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-        }
-    }
-}
-
 /// One end of the measured window.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Border {
-    pub(crate) at: Instant,
+    pub(crate) at_ns: u64,
     pub(crate) cpu: Duration,
     pub(crate) answered: u64,
     pub(crate) bytes: u64,
 }
 
+/// The books at one moment: the columns agree with one another.
+#[derive(Debug)]
+pub(crate) struct Books {
+    pub(crate) totals: Totals,
+    pub(crate) failures: FailureBook,
+}
+
+impl Books {
+    /// Connections that came up, whatever became of them.
+    pub(crate) fn connected(&self) -> u64 {
+        let came = [State::Open, State::Closed, State::Failed];
+        let came: u64 = came
+            .map(|state| self.totals.connections_in(state))
+            .iter()
+            .sum();
+        came - self.failures.never_connected()
+    }
+}
+
 /// A run and its books.
 pub(crate) struct Load {
     pub(crate) settings: arguments::Load,
+    pub(crate) clock: Clock,
     extent: Extent,
-    addresses: OnceCell<Vec<SocketAddr>>,
+    addresses: OnceLock<Vec<SocketAddr>>,
     pub(crate) slots: Vec<Slot>,
-
-    sent: Cell<u64>,
-    answered: Cell<u64>,
-    answered_bytes: Cell<u64>,
-    failures: RefCell<FailureBook>,
-    connect_times: RefCell<Times>,
-    latency: RefCell<Times>,
-    lag: RefCell<Times>,
-
-    begun: Instant,
-    /// Connections that are not yet up and have not failed.
-    coming: Cell<u32>,
-    /// Connections that are up and wait for the others.
-    waiting: RefCell<Vec<Thread>>,
-    /// Connections that may still send.
-    exchanging: Cell<u32>,
-    /// Connections whose green thread has not ended.
-    running: Cell<u32>,
-    stop: Cell<bool>,
-    window_start: Cell<Option<Border>>,
-    window_end: Cell<Option<Border>>,
+    pub(crate) recorder: Recorder,
+    failures: Mutex<FailureBook>,
+    connect_times: Mutex<Times>,
+    lag: Mutex<Times>,
+    gate: Gate,
+    stop: AtomicBool,
+    window_start: OnceLock<Border>,
+    window_end: OnceLock<Border>,
 }
 
 /// A connection's presence in the counts by which the others wait for it. It is given up even when
-/// the green thread panics: the run then ends, and tells the panic, instead of waiting for ever.
+/// the thread panics: the run then ends, and tells the panic, instead of waiting for ever.
 pub(crate) struct Presence<'a> {
     load: &'a Load,
     coming: bool,
@@ -162,21 +97,15 @@ pub(crate) struct Presence<'a> {
 impl Presence<'_> {
     /// The connection is up or has failed; the last one starts the measured window.
     pub(crate) fn arrive(&mut self) {
-        if std::mem::take(&mut self.coming) {
-            self.load.coming.set(self.load.coming.get() - 1);
-            if self.load.coming.get() == 0 {
-                self.load.start();
-            }
+        if std::mem::take(&mut self.coming) && self.load.gate.arrive() {
+            self.load.start();
         }
     }
 
     /// The connection sends no more; the last one ends the measured window, if time has not.
     pub(crate) fn finish_exchange(&mut self) {
-        if std::mem::take(&mut self.exchanging) {
-            self.load.exchanging.set(self.load.exchanging.get() - 1);
-            if self.load.exchanging.get() == 0 {
-                self.load.end_window();
-            }
+        if std::mem::take(&mut self.exchanging) && self.load.gate.finish_exchange() {
+            self.load.end_window();
         }
     }
 }
@@ -185,7 +114,7 @@ impl Drop for Presence<'_> {
     fn drop(&mut self) {
         self.arrive();
         self.finish_exchange();
-        self.load.running.set(self.load.running.get() - 1);
+        self.load.gate.end();
     }
 }
 
@@ -203,53 +132,13 @@ impl Load {
         self.addresses.get().map_or(&[], Vec::as_slice)
     }
 
-    pub(crate) fn record_connect(&self, time: Duration) {
-        self.connect_times.borrow_mut().record(time);
+    pub(crate) fn record_connect(&self, time_ns: u64) {
+        lock(&self.connect_times).record_ns(time_ns);
     }
 
     /// Parks until all connections are up.
     pub(crate) fn wait_for_start(&self) {
-        if self.coming.get() > 0 {
-            self.waiting.borrow_mut().push(thread::current());
-        }
-        while self.coming.get() > 0 {
-            thread::park();
-        }
-    }
-
-    fn start(&self) {
-        self.window_start.set(Some(self.border()));
-        for thread in self.waiting.take() {
-            thread.unpark();
-        }
-    }
-
-    fn border(&self) -> Border {
-        Border {
-            at: Instant::now(),
-            cpu: process_cpu_time(),
-            answered: self.answered.get(),
-            bytes: self.answered_bytes.get(),
-        }
-    }
-
-    fn end_window(&self) {
-        if self.window_end.get().is_none() {
-            self.window_end.set(Some(self.border()));
-        }
-    }
-
-    #[inline]
-    pub(crate) fn count_sent(&self) {
-        self.sent.set(self.sent.get() + 1);
-    }
-
-    #[inline]
-    pub(crate) fn count_answered(&self, bytes: usize, time: Duration) {
-        self.answered.set(self.answered.get() + 1);
-        self.answered_bytes
-            .set(self.answered_bytes.get() + bytes as u64);
-        self.latency.borrow_mut().record(time);
+        self.gate.wait();
     }
 
     /// Whether a connection that has had `answered` replies may end.
@@ -257,11 +146,12 @@ impl Load {
     pub(crate) fn is_enough(&self, answered: u64) -> bool {
         match self.extent {
             Extent::Messages(messages) => answered >= messages,
-            Extent::Duration(_) => self.stop.get(),
+            // Relaxed: nothing else is told by it.
+            Extent::Duration(_) => self.stop.load(Ordering::Relaxed),
         }
     }
 
-    /// Enters the failure in the books, with the message that was under way, and ends the
+    /// Enters the failure in the books, with the messages that were under way, and ends the
     /// connection.
     pub(crate) fn fail(&self, slot: &Slot, failure: Failure) {
         log::info!(
@@ -270,9 +160,70 @@ impl Load {
             failure.cause,
             failure.detail
         );
-        let messages = u64::from(slot.in_flight.get());
-        self.failures.borrow_mut().enter(failure, messages);
-        slot.end(State::Failed);
+        // Both under the lock, so that `books` sees both or none.
+        let mut failures = lock(&self.failures);
+        failures.enter(failure, slot.fail());
+    }
+
+    /// The connection of this number cannot be started.
+    pub(crate) fn fail_start(&self, number: u32, failure: Failure) {
+        let _presence = self.presence();
+        self.fail(&self.slots[number as usize], failure);
+    }
+
+    /// Fails all connections at once, before the first.
+    pub(crate) fn fail_all(&self, failure: Failure) {
+        let mut failures = lock(&self.failures);
+        failures.enter_many(failure, self.slots.len() as u64, 0);
+        for slot in &self.slots {
+            slot.fail();
+        }
+        self.gate.end_all();
+    }
+
+    /// Looks the server's name up; if that fails, so do all connections, and nobody may be
+    /// started.
+    pub(crate) fn resolve(&self) -> bool {
+        let name = &self.settings.connect;
+        let failure = match name.to_socket_addrs().map(Iterator::collect::<Vec<_>>) {
+            Ok(addresses) if !addresses.is_empty() => {
+                let result = self.addresses.set(addresses);
+                result.expect("the name is resolved once");
+                return true;
+            }
+            Ok(_) => {
+                let detail = format!("`{name}` has no address");
+                Failure::new(Phase::Resolve, "no address", detail)
+            }
+            Err(error) => Failure::new(Phase::Resolve, words_of(&error), format!("`{name}`")),
+        };
+        self.fail_all(failure);
+        false
+    }
+
+    fn start(&self) {
+        let start = self.border();
+        self.recorder.open(start.at_ns);
+        let result = self.window_start.set(start);
+        assert!(result.is_ok(), "the last connection comes up once");
+        self.gate.open();
+    }
+
+    fn border(&self) -> Border {
+        let totals = self.totals();
+        Border {
+            at_ns: self.clock.now_ns(),
+            cpu: process_cpu_time(),
+            answered: totals.answered,
+            bytes: totals.answered_bytes,
+        }
+    }
+
+    fn end_window(&self) {
+        let end = self.border();
+        if self.window_end.set(end).is_ok() {
+            self.recorder.close(end.at_ns);
+        }
     }
 }
 
@@ -282,58 +233,44 @@ impl Load {
         self.extent
     }
 
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent.get()
+    /// The sums of all slots now; while the connections work, each is a little older or newer.
+    pub(crate) fn totals(&self) -> Totals {
+        Totals::of(&self.slots)
     }
 
-    pub(crate) fn answered(&self) -> u64 {
-        self.answered.get()
+    /// All that is counted, so that it balances.
+    pub(crate) fn books(&self) -> Books {
+        let failures = lock(&self.failures);
+        Books {
+            totals: self.totals(),
+            failures: failures.clone(),
+        }
     }
 
-    /// Messages that wait for their reply now, counted one by one: the books are checked against
-    /// it.
-    pub(crate) fn in_flight(&self) -> u64 {
-        self.slots
-            .iter()
-            .filter(|slot| slot.in_flight.get())
-            .count() as u64
+    /// Connections that have failed so far.
+    pub(crate) fn failed(&self) -> u64 {
+        lock(&self.failures).connections()
     }
 
-    pub(crate) fn connections_in(&self, state: State) -> u64 {
-        self.slots
-            .iter()
-            .filter(|slot| slot.state.get() == state)
-            .count() as u64
+    pub(crate) fn with_connect_times<T>(&self, look: impl FnOnce(&Times) -> T) -> T {
+        look(&lock(&self.connect_times))
     }
 
-    pub(crate) fn failures(&self) -> std::cell::Ref<'_, FailureBook> {
-        self.failures.borrow()
-    }
-
-    pub(crate) fn times(&self) -> [&RefCell<Times>; 3] {
-        [&self.connect_times, &self.latency, &self.lag]
+    pub(crate) fn with_lag<T>(&self, look: impl FnOnce(&Times) -> T) -> T {
+        look(&lock(&self.lag))
     }
 
     /// How long the connections took to come up.
     pub(crate) fn connect_elapsed(&self) -> Duration {
-        self.window_start
-            .get()
-            .map_or_else(|| self.begun.elapsed(), |start| start.at - self.begun)
-    }
-
-    pub(crate) fn connected(&self) -> u64 {
-        u64::from(self.settings.connections)
-            - self.connections_in(State::Connecting)
-            - self.failures.borrow().never_connected()
+        let start = self.window_start.get();
+        Duration::from_nanos(start.map_or_else(|| self.clock.now_ns(), |start| start.at_ns))
     }
 
     /// The window so far, if it was opened.
     pub(crate) fn window(&self) -> Option<(Border, Border)> {
-        let start = self.window_start.get()?;
-        Some((
-            start,
-            self.window_end.get().unwrap_or_else(|| self.border()),
-        ))
+        let start = *self.window_start.get()?;
+        let end = self.window_end.get().copied();
+        Some((start, end.unwrap_or_else(|| self.border())))
     }
 }
 
@@ -344,132 +281,93 @@ impl Load {
         Load {
             extent: settings.extent(),
             settings,
-            addresses: OnceCell::new(),
+            clock: Clock::new(),
+            addresses: OnceLock::new(),
             slots: (0..connections).map(|_| Slot::new()).collect(),
-            sent: Cell::new(0),
-            answered: Cell::new(0),
-            answered_bytes: Cell::new(0),
-            failures: RefCell::default(),
-            connect_times: RefCell::new(Times::new()),
-            latency: RefCell::new(Times::new()),
-            lag: RefCell::new(Times::new()),
-            begun: Instant::now(),
-            coming: Cell::new(connections),
-            waiting: RefCell::default(),
-            exchanging: Cell::new(connections),
-            running: Cell::new(connections),
-            stop: Cell::new(false),
-            window_start: Cell::new(None),
-            window_end: Cell::new(None),
+            recorder: Recorder::new(false),
+            failures: Mutex::default(),
+            connect_times: Mutex::new(Times::new()),
+            lag: Mutex::new(Times::new()),
+            gate: Gate::new(connections),
+            stop: AtomicBool::new(false),
+            window_start: OnceLock::new(),
+            window_end: OnceLock::new(),
         }
-    }
-
-    /// Fails all connections at once, before the first.
-    pub(crate) fn fail_all(&self, failure: Failure) {
-        let connections = u64::from(self.settings.connections);
-        self.failures
-            .borrow_mut()
-            .enter_many(failure, connections, 0);
-        for slot in &self.slots {
-            slot.end(State::Failed);
-        }
-        self.running.set(0);
     }
 
     /// Runs to the end, or until a signal arrives in `signal`.
-    pub(crate) fn run(self: &Rc<Load>, signal: &AtomicUsize, progress: &mut Progress) -> Outcome {
-        let handles: Rc<RefCell<Vec<JoinHandle<()>>>> = Rc::default();
-        let starter = {
-            let (load, handles) = (Rc::clone(self), Rc::clone(&handles));
-            thread::spawn(move || load.start_connections(&handles))
-        };
+    pub(crate) fn run(self: &Arc<Load>, signal: &AtomicUsize, progress: &mut Progress) -> Outcome {
+        let join = style::green::start(self);
         let outcome = self.supervise(signal, progress);
         progress.finish();
         if outcome == Outcome::Complete {
-            let handles = handles.take();
-            for handle in std::iter::once(starter).chain(handles) {
-                // The connections report failures; a panic is a mistake of this program.
-                if let Err(panic) = handle.join() {
-                    std::panic::resume_unwind(panic);
-                }
+            // The connections report failures; a panic is a mistake of this program.
+            if let Err(panic) = join() {
+                std::panic::resume_unwind(panic);
             }
         }
+        // What came since the last full second.
+        self.close_interval(self.clock.now_ns());
         outcome
     }
 
-    fn start_connections(self: &Rc<Load>, handles: &RefCell<Vec<JoinHandle<()>>>) {
-        match self
-            .settings
-            .connect
-            .to_socket_addrs()
-            .map(Iterator::collect::<Vec<_>>)
-        {
-            Ok(addresses) if !addresses.is_empty() => {
-                self.addresses
-                    .set(addresses)
-                    .expect("the name is resolved once");
-            }
-            Ok(_) => {
-                let detail = format!("`{}` has no address", self.settings.connect);
-                return self.fail_all(Failure::new(Phase::Resolve, "no address", detail));
-            }
-            Err(error) => {
-                let detail = format!("`{}`", self.settings.connect);
-                return self.fail_all(Failure::new(Phase::Resolve, words_of(&error), detail));
-            }
-        }
-        for number in 0..self.settings.connections {
-            let load = Rc::clone(self);
-            let name = format!("connection {number}");
-            let spawned = thread::Builder::new()
-                .name(name.clone())
-                .spawn(move || connection::run(&load, number));
-            match spawned {
-                Ok(handle) => handles.borrow_mut().push(handle),
-                Err(error) => {
-                    // No memory for a stack; the other connections go on without this one.
-                    let _presence = self.presence();
-                    let failure = Failure::system(Phase::Connect, &error, name);
-                    self.fail(&self.slots[number as usize], failure);
-                }
-            }
-        }
-    }
-
     fn supervise(&self, signal: &AtomicUsize, progress: &mut Progress) -> Outcome {
+        let timeout_ns = nanoseconds(self.settings.timeout);
         let mut ticks = 0u32;
-        let mut before = Instant::now();
-        while self.running.get() > 0 {
+        let mut interval_start_ns = None;
+        let mut before_ns = self.clock.now_ns();
+        while self.gate.is_anybody_running() {
             thread::sleep(TICK);
-            let now = Instant::now();
+            let now_ns = self.clock.now_ns();
             // A signal's number is all that the handler leaves; nothing else is published with it.
             let signal = signal.load(Ordering::Relaxed);
             if signal != 0 {
                 return Outcome::Interrupted(signal as i32);
             }
             if let Some(start) = self.window_start.get() {
-                if self.window_end.get().is_none() {
-                    self.lag
-                        .borrow_mut()
-                        .record((now - before).saturating_sub(TICK));
-                }
-                if let Extent::Duration(duration) = self.extent
-                    && !self.stop.get()
-                    && now - start.at >= duration
-                {
-                    self.stop.set(true);
-                    self.end_window();
+                self.watch_window(start, now_ns, now_ns - before_ns);
+                let interval_start_ns = interval_start_ns.get_or_insert(start.at_ns);
+                if now_ns.saturating_sub(*interval_start_ns) >= INTERVAL_NS {
+                    *interval_start_ns = now_ns;
+                    self.close_interval(now_ns);
                 }
             }
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(OVERDUE_TICKS) {
                 for slot in &self.slots {
-                    slot.shut_down_if_overdue(now, self.settings.timeout);
+                    slot.shut_down_if_overdue(now_ns, timeout_ns);
                 }
             }
-            progress.update(self, now);
-            before = Instant::now();
+            progress.update(self);
+            before_ns = self.clock.now_ns();
         }
         Outcome::Complete
+    }
+
+    /// Ends the window when it is due; `slept_ns` is how long the tick really took.
+    fn watch_window(&self, start: &Border, now_ns: u64, slept_ns: u64) {
+        if self.window_end.get().is_some() {
+            return;
+        }
+        let late_ns = slept_ns.saturating_sub(nanoseconds(TICK));
+        lock(&self.lag).record_ns(late_ns);
+        if let Extent::Duration(duration) = self.extent
+            && now_ns.saturating_sub(start.at_ns) >= nanoseconds(duration)
+        {
+            // Relaxed: as in `is_enough`.
+            self.stop.store(true, Ordering::Relaxed);
+            self.end_window();
+        }
+    }
+
+    /// Where the course of the run is taken note of, second by second.
+    fn close_interval(&self, now_ns: u64) {
+        let interval = self.recorder.close_interval(now_ns);
+        log::debug!(
+            "interval from {} to {} ns: {:?}",
+            interval.start_ns,
+            interval.end_ns,
+            interval.response().summary()
+        );
     }
 }

@@ -1,26 +1,30 @@
 //! `client`: puts connections on a server, checks every reply, measures.
 //!
-//! Application on L4: each connection is a green thread of the runtime. Read `connection` first
-//! (what one connection does), then `message` and `verify` (what is sent, and how a reply is
-//! checked), then `load` (the run around them).
+//! Application on L4. Read `connection` first (what one connection does), then `message` and
+//! `verify` (what is sent, and how a reply is checked), `load` (the run around them), `slot` and
+//! `recorder` (its books), and `style` (who runs the connections).
 //!
 //! Deliberately not here: anything that another program would use; there is no library.
 
 mod arguments;
+mod clock;
 mod connection;
 mod failure;
+mod gate;
 mod limits;
 mod load;
 mod measure;
 mod message;
 mod print;
 mod progress;
+mod recorder;
 mod report;
+mod slot;
+mod style;
 mod verify;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
@@ -89,7 +93,7 @@ fn run(settings: arguments::Load) -> Result<ExitCode, String> {
 /// The run, on the main green thread.
 fn load(settings: arguments::Load, signal: &AtomicUsize) -> (Report, Outcome) {
     let mut progress = Progress::new(settings.quiet);
-    let load = Rc::new(Load::new(settings));
+    let load = Arc::new(Load::new(settings));
     let outcome = load.run(signal, &mut progress);
     // The books are closed here: what ends with the runtime after an interruption must not be in
     // them.

@@ -32,8 +32,14 @@ impl Times {
     }
 
     #[inline]
-    pub(crate) fn record(&mut self, time: Duration) {
-        self.0.saturating_record(time.as_nanos() as u64);
+    pub(crate) fn record_ns(&mut self, time_ns: u64) {
+        self.0.saturating_record(time_ns);
+    }
+
+    /// Takes in what `other` has.
+    pub(crate) fn add(&mut self, other: &Times) {
+        let added = self.0.add(&other.0);
+        added.expect("all histograms have the same bounds");
     }
 
     /// The numbers that are reported; nothing if nothing was recorded.
@@ -113,9 +119,9 @@ mod tests {
         assert!(Times::new().summary().is_none());
         let mut times = Times::new();
         for micros in 1..=1000 {
-            times.record(Duration::from_micros(micros));
+            times.record_ns(micros * 1_000);
         }
-        times.record(Duration::from_secs(1_000_000));
+        times.record_ns(u64::MAX);
         let summary = times.summary().unwrap();
         assert_eq!(summary.count, 1001);
         assert!(summary.p50.abs_diff(501_000) <= 501, "{summary:?}");
@@ -129,7 +135,7 @@ mod tests {
         // borders.
         let lag = |late: Duration| {
             let mut times = Times::new();
-            times.record(late);
+            times.record_ns(late.as_nanos() as u64);
             times.summary()
         };
         assert_eq!(limit(0.5, lag(Duration::from_millis(1)).as_ref()), None);

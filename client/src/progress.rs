@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::arguments::Extent;
-use crate::load::{Load, State};
+use crate::load::Load;
+use crate::slot::State;
 
 const LINE_EVERY: Duration = Duration::from_secs(1);
 const BAR_EVERY: Duration = Duration::from_millis(100);
@@ -48,7 +49,8 @@ impl Progress {
         }
     }
 
-    pub(crate) fn update(&mut self, load: &Load, now: Instant) {
+    pub(crate) fn update(&mut self, load: &Load) {
+        let now = Instant::now();
         let since = now - self.last;
         let every = match self.form {
             Form::None => return,
@@ -67,25 +69,25 @@ impl Progress {
                 let _ = writeln!(stderr(), "{elapsed:6.1} s  {words}");
             }
             Form::Bar(bar) => {
-                let (done, all) = share(load, now);
+                let (done, all) = share(load);
                 bar.set_length(all);
                 bar.set_position(done.min(all));
                 bar.set_message(words);
             }
         }
         self.last = now;
-        self.answered = load.answered();
+        self.answered = load.totals().answered;
     }
 
     fn words(&self, load: &Load, since: Duration) -> String {
-        let connected = load.connections_in(State::Open);
-        let failed = load.failures().connections();
+        let connected = load.totals().connections_in(State::Open);
+        let failed = load.failed();
         let mut words = if load.window().is_none() {
             let all = HumanCount(u64::from(load.settings.connections));
             format!("connecting: {} of {all}", HumanCount(connected))
         } else {
-            let rate = (load.answered() - self.answered) as f64 / since.as_secs_f64();
-            let answered = HumanCount(load.answered());
+            let rate = (load.totals().answered - self.answered) as f64 / since.as_secs_f64();
+            let answered = HumanCount(load.totals().answered);
             format!("{answered} answered  {}/s", HumanCount(rate as u64))
         };
         if failed > 0 {
@@ -103,17 +105,17 @@ impl Progress {
 }
 
 /// How much of how much is done.
-fn share(load: &Load, now: Instant) -> (u64, u64) {
+fn share(load: &Load) -> (u64, u64) {
     match load.extent() {
         Extent::Messages(messages) => (
-            load.answered(),
+            load.totals().answered,
             messages.saturating_mul(u64::from(load.settings.connections)),
         ),
         Extent::Duration(duration) => {
             let elapsed = load
                 .window()
-                .map_or(Duration::ZERO, |(start, _)| now - start.at);
-            (elapsed.as_millis() as u64, duration.as_millis() as u64)
+                .map_or(0, |(start, end)| end.at_ns - start.at_ns);
+            (elapsed / 1_000_000, duration.as_millis() as u64)
         }
     }
 }

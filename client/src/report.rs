@@ -13,9 +13,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::arguments::{self, Extent};
-use crate::failure::Phase;
-use crate::load::{Border, Load, Outcome, State};
-use crate::measure::{Summary, limit};
+use crate::failure::{FailureBook, Phase};
+use crate::load::{Books, Border, Load, Outcome};
+use crate::measure::{Summary, Times, limit};
+use crate::slot::State;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -25,7 +26,10 @@ pub(crate) struct Report {
     pub(crate) connect: Connect,
     pub(crate) messages: Messages,
     pub(crate) window: Option<Window>,
+    /// From when a message was to be sent, or was sent where there is no schedule.
     pub(crate) latency_ns: Option<Summary>,
+    /// From when it was sent.
+    pub(crate) service_ns: Option<Summary>,
     pub(crate) failures: Vec<Kind>,
     pub(crate) client: Option<Effort>,
 }
@@ -87,6 +91,8 @@ pub(crate) struct Window {
     pub(crate) bytes: u64,
     pub(crate) requests_per_s: f64,
     pub(crate) bytes_per_s: f64,
+    /// The longest time without a reply on any connection.
+    pub(crate) longest_silence_ns: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,8 +121,14 @@ impl Report {
     ///
     /// If the books do not balance, which would be a mistake of this program and not of the server.
     pub(crate) fn of(load: &Load, outcome: Outcome) -> Report {
-        let connections = connections_of(load);
-        let [connect_times, latency, lag] = load.times().map(|times| times.borrow().summary());
+        let books = load.books();
+        let connections = connections_of(&books);
+        let connect_times = load.with_connect_times(Times::summary);
+        let (latency, service) = load
+            .recorder
+            .with_total(|total| (total.response().summary(), total.service().summary()));
+        let silence_ns = load.recorder.longest_silence_ns(load.clock.now_ns());
+        let lag = load.with_lag(Times::summary);
         let nothing = connections.connected == 0 && connections.connecting == 0;
         let window = load.window();
         let report = Report {
@@ -132,14 +144,15 @@ impl Report {
                 latency_ns: connect_times,
             },
             messages: Messages {
-                sent: load.sent(),
-                answered: load.answered(),
-                failed: load.failures().messages(),
-                in_flight: load.in_flight(),
+                sent: books.totals.sent,
+                answered: books.totals.answered,
+                failed: books.failures.messages(),
+                in_flight: books.totals.in_flight(),
             },
-            window: window.map(|(start, end)| window_of(&start, &end)),
+            window: window.map(|(start, end)| window_of(&start, &end, silence_ns)),
             latency_ns: latency,
-            failures: failures_of(load),
+            service_ns: service,
+            failures: failures_of(&books.failures),
             client: window.map(|(start, end)| effort_of(&start, &end, lag)),
         };
         report.check();
@@ -203,22 +216,22 @@ fn settings_of(load: &Load) -> Settings {
     }
 }
 
-fn connections_of(load: &Load) -> Connections {
-    let failed = load.failures().never_connected();
-    let connecting = load.connections_in(State::Connecting);
+fn connections_of(books: &Books) -> Connections {
+    let never_connected = books.failures.never_connected();
+    let count = |state| books.totals.connections_in(state);
+    let states = [State::Connecting, State::Open, State::Closed, State::Failed];
     Connections {
-        asked: u64::from(load.settings.connections),
-        connected: load.connected(),
-        failed,
-        connecting,
-        closed: load.connections_in(State::Closed),
-        broken: load.connections_in(State::Failed) - failed,
-        open: load.connections_in(State::Open),
+        asked: states.map(count).iter().sum(),
+        connected: books.connected(),
+        failed: never_connected,
+        connecting: count(State::Connecting),
+        closed: count(State::Closed),
+        broken: count(State::Failed) - never_connected,
+        open: count(State::Open),
     }
 }
 
-fn failures_of(load: &Load) -> Vec<Kind> {
-    let failures = load.failures();
+fn failures_of(failures: &FailureBook) -> Vec<Kind> {
     let kinds = failures.iter().map(|(phase, cause, count)| Kind {
         phase,
         cause: cause.to_owned(),
@@ -230,16 +243,14 @@ fn failures_of(load: &Load) -> Vec<Kind> {
 }
 
 /// A shorter run is all beginning and end.
-const LIMIT_WINDOW_MIN: Duration = Duration::from_millis(100);
+const LIMIT_WINDOW_MIN_NS: u64 = 100_000_000;
 
 /// Seconds that may be divided by, however short the window was.
 fn seconds(start: &Border, end: &Border) -> f64 {
-    (end.at - start.at)
-        .max(Duration::from_nanos(1))
-        .as_secs_f64()
+    Duration::from_nanos((end.at_ns - start.at_ns).max(1)).as_secs_f64()
 }
 
-fn window_of(start: &Border, end: &Border) -> Window {
+fn window_of(start: &Border, end: &Border, longest_silence_ns: u64) -> Window {
     let elapsed_s = seconds(start, end);
     let (answered, bytes) = (end.answered - start.answered, end.bytes - start.bytes);
     Window {
@@ -248,6 +259,7 @@ fn window_of(start: &Border, end: &Border) -> Window {
         bytes,
         requests_per_s: answered as f64 / elapsed_s,
         bytes_per_s: bytes as f64 / elapsed_s,
+        longest_silence_ns,
     }
 }
 
@@ -261,7 +273,7 @@ fn effort_of(start: &Border, end: &Border, lag: Option<Summary>) -> Effort {
         cpu_per_request_ns: (answered > 0).then(|| cpu_s * 1e9 / answered as f64),
         lag_ns: lag,
         // A window too short for its own clock says nothing about who was the limit.
-        limit: if end.at - start.at < LIMIT_WINDOW_MIN {
+        limit: if end.at_ns - start.at_ns < LIMIT_WINDOW_MIN_NS {
             None
         } else {
             limit(cpu_share, lag.as_ref())
