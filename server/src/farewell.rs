@@ -1,7 +1,7 @@
 //! When a connection may end while the server stops: not before its peer can have all it is owed.
 //!
-//! A stop shuts a socket for reading (see `drain`), after which its green thread finds an end as
-//! soon as nothing more has arrived. To close it there and then could lose answers: while the
+//! A stop shuts a socket for reading (see `drain`), after which a read finds an end as soon as
+//! nothing more has arrived. To close it there and then could lose answers: while the
 //! peer's window is full they lie in our kernel, and if the peer, too, has more to send, its next
 //! segment meets a closed socket, which answers with a reset and throws away what it still had to
 //! send (RFC 9293, 3.6.1).
@@ -13,14 +13,14 @@
 //! unsent.
 //!
 //! Man pages: tcp(7) (SIOCOUTQNSD is described in the kernel's sources only). Deliberately not
-//! here: the drain time-out, which ends this in any case.
+//! here: the waiting itself, which each
+//! model does in its own way, and the drain time-out, which ends this in any case.
 
-use runtime::net::TcpStream;
-use runtime::thread;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// How often a connection that waits looks again: what it waits for is a human being or a network.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Time for what the peer's kernel has held back: while we did not read it may have had to repeat
 /// itself, and it waits twice as long after each attempt.
@@ -35,16 +35,15 @@ pub(crate) struct Farewell {
 }
 
 impl Farewell {
-    /// Decides, when there is nothing to read, whether it is worth looking again; if it is, returns
-    /// when it is time to. `bytes_in` is how much the connection has read so far.
-    pub(crate) fn worth_waiting(&mut self, socket: &TcpStream, bytes_in: u64) -> bool {
+    /// Decides, when there is nothing to read, whether it is worth looking again after
+    /// [`LOOK_EVERY`]. `bytes_in` is how much the connection has read so far.
+    pub(crate) fn worth_waiting(&mut self, socket: impl AsFd, bytes_in: u64) -> bool {
         if has_unsent_bytes(socket) {
             self.had_backlog = true;
             self.quiet = None;
         } else if !self.had_backlog || self.is_quiet_for_long(bytes_in) {
             return false;
         }
-        thread::sleep(LOOK_EVERY);
         true
     }
 
@@ -61,8 +60,8 @@ impl Farewell {
 
 /// Whether the kernel holds bytes that it has not even sent once, for want of room at the peer.
 #[cfg(target_os = "linux")]
-fn has_unsent_bytes(socket: &TcpStream) -> bool {
-    use std::os::fd::{AsFd, AsRawFd};
+fn has_unsent_bytes(socket: impl AsFd) -> bool {
+    use std::os::fd::AsRawFd;
     let mut count: libc::c_int = 0;
     let fd = socket.as_fd().as_raw_fd();
     // C libraries do not agree on the type of a request.
@@ -74,6 +73,6 @@ fn has_unsent_bytes(socket: &TcpStream) -> bool {
 
 /// Other kernels do not tell, and have dropped unread bytes already: see `drain`.
 #[cfg(not(target_os = "linux"))]
-fn has_unsent_bytes(_socket: &TcpStream) -> bool {
+fn has_unsent_bytes(_socket: impl AsFd) -> bool {
     false
 }

@@ -3,8 +3,11 @@
 //! Deliberately not here: what the options do. Each is explained where it is honoured, except for
 //! what a user must know, which `--help` tells.
 
-use clap::Parser;
+use crate::models::Model;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use runtime::poller::Kind;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -14,7 +17,8 @@ const BUFFER_BYTES_MAX: u64 = 16 << 20;
 /// More OS threads than any machine has processors.
 const WORKERS_MAX: usize = 1024;
 
-/// Sends back every byte it is sent. Each connection has a green thread of its own.
+/// Sends back every byte it is sent, to many clients at once, by any of the ways there are to do
+/// that.
 #[derive(Clone, Debug, Parser)]
 #[command(
     version,
@@ -33,6 +37,10 @@ pub(crate) struct Options {
                   mean every address of this machine, and port 0 any free port"
     )]
     pub(crate) listen: String,
+
+    /// How connections are served [default: green]
+    #[arg(long, value_name = "NAME")]
+    model: Option<Model>,
 
     /// Answer in upper case (ASCII letters only)
     #[arg(long)]
@@ -53,19 +61,71 @@ pub(crate) struct Options {
     #[arg(value_parser = humantime::parse_duration)]
     pub(crate) drain_timeout: Duration,
 
-    /// Serve on N OS threads, each with a share of the connections
-    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN, value_parser = workers)]
-    pub(crate) workers: NonZeroUsize,
+    /// How many threads or processes serve, in models that have a number of them: thread-pool
+    /// [default: 64], prefork [16], prefork-green and green-workers [the number of processors].
+    /// Without --model, more than one worker means green-workers
+    #[arg(long, value_name = "N", value_parser = workers)]
+    workers: Option<NonZeroUsize>,
 
     /// The memory in which a connection holds what it has read and not yet answered
     #[arg(long, value_name = "BYTES", default_value_t = 8192,
           value_parser = clap::value_parser!(u64).range(1..=BUFFER_BYTES_MAX))]
-    pub(crate) buffer: u64,
+    buffer: u64,
 
-    /// How the kernel is asked which sockets are ready: epoll, kqueue, poll or select [default: the
-    /// one RUNTIME_POLLER names, or else the best there is]
+    /// How green threads ask the kernel which sockets are ready: epoll, kqueue, poll or select
+    /// [default: the one RUNTIME_POLLER names, or else the best there is]
     #[arg(long, value_name = "NAME")]
     pub(crate) poller: Option<Kind>,
+}
+
+impl Options {
+    /// Reads the command line, and ends the process if it is wrong or asks for help only.
+    pub(crate) fn read() -> Options {
+        Options::of(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Parses `arguments`, the program's name first.
+    fn of<I: IntoIterator<Item: Into<OsString> + Clone>>(
+        arguments: I,
+    ) -> Result<Options, clap::Error> {
+        let options = Options::try_parse_from(arguments)?;
+        let refuse =
+            |words: String| Err(Options::command().error(ErrorKind::ArgumentConflict, words));
+        let model = options.model();
+        if options.workers.is_some_and(|count| count.get() > 1) && model.workers().is_none() {
+            let able = Model::names(|model| model.workers().is_some());
+            return refuse(format!(
+                "--model {model} has no number of workers to choose; --workers is for {able}"
+            ));
+        }
+        if options.poller.is_some() && !model.is_green() {
+            let able = Model::names(Model::is_green);
+            return refuse(format!(
+                "--model {model} has its own way to wait; --poller is for {able}"
+            ));
+        }
+        Ok(options)
+    }
+
+    /// The model that was asked for, or implied.
+    pub(crate) fn model(&self) -> Model {
+        match (self.model, self.workers) {
+            (Some(model), _) => model,
+            (None, Some(count)) if count.get() > 1 => Model::GreenWorkers,
+            (None, _) => Model::Green,
+        }
+    }
+
+    /// How many workers the model is to have.
+    pub(crate) fn workers(&self) -> NonZeroUsize {
+        let count = self.workers.or_else(|| self.model().workers());
+        count.unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// The most that a connection may hold of what it has read and not yet answered.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        usize::try_from(self.buffer).expect("the parser bounds it")
+    }
 }
 
 /// Refuses what cannot be an address before anything is opened. Names are looked up later.
@@ -110,7 +170,11 @@ mod tests {
     #[test]
     fn the_defaults_are_what_the_help_says() {
         // Goal: no arguments mean the documented server. Method: parses none and looks.
-        let options = Options::try_parse_from(["server"]).unwrap();
+        let options = Options::of(["server"]).unwrap();
+        assert_eq!(
+            (options.model(), options.workers().get()),
+            (Model::Green, 1)
+        );
         assert_eq!(options.listen, "127.0.0.1:8080");
         assert_eq!(options.drain_timeout, Duration::from_secs(5));
         assert_eq!((options.buffer, options.upper), (8192, false));
@@ -120,7 +184,7 @@ mod tests {
     #[test]
     fn mistakes_are_refused() {
         // Goal: nothing that cannot work gets past the command line. Method: one bad value each.
-        let mistakes: [&[&str]; 10] = [
+        let mistakes: [&[&str]; 14] = [
             &["--listen", "127.0.0.1"],
             &["--listen", "127.0.0.1:port"],
             &["--listen", "127.0.0.1:65536"],
@@ -131,14 +195,33 @@ mod tests {
             &["--idle-timeout", "0s"],
             &["--buffer", "0"],
             &["--poller", "slect"],
+            &["--model", "gren"],
+            &["--model", "green", "--workers", "2"],
+            &["--model", "threads", "--workers", "2"],
+            &["--model", "threads", "--poller", "poll"],
         ];
         for arguments in mistakes {
             let all = ["server"].iter().chain(arguments);
-            assert!(
-                Options::try_parse_from(all).is_err(),
-                "{arguments:?} was accepted"
-            );
+            assert!(Options::of(all).is_err(), "{arguments:?} was accepted");
         }
+    }
+
+    #[test]
+    fn workers_are_those_of_the_model() {
+        // Goal: --workers alone goes on meaning green-workers, and each model has a number of its
+        // own. Method: parses both forms.
+        let of = |arguments: &[&str]| {
+            let options = Options::of(["server"].iter().chain(arguments)).unwrap();
+            (options.model(), options.workers().get())
+        };
+        assert_eq!(of(&["--workers", "3"]), (Model::GreenWorkers, 3));
+        assert_eq!(of(&["--workers", "1"]), (Model::Green, 1));
+        assert_eq!(of(&["--model", "thread-pool"]), (Model::ThreadPool, 64));
+        assert_eq!(
+            of(&["--model", "prefork", "--workers", "2"]),
+            (Model::Prefork, 2)
+        );
+        assert_eq!(of(&["--model", "threads"]), (Model::Threads, 1));
     }
 
     #[test]

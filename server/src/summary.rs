@@ -1,7 +1,9 @@
 //! The books: what was served, what went wrong, and how the server says so at the end.
 //!
-//! Deliberately not here: who writes into them (`service`).
+//! Deliberately not here: who keeps them, which each family of models does in its own way.
 
+use crate::ending::Ending;
+use log::info;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -9,7 +11,7 @@ use std::io;
 /// What happened from the start to the end.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
-    /// Connections that were accepted and given a green thread.
+    /// Connections that were accepted and served.
     pub(crate) served: u64,
     /// Connections that were accepted and closed again at once, for want of memory.
     pub(crate) refused: u64,
@@ -21,7 +23,7 @@ pub(crate) struct Summary {
     pub(crate) cut_off: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
-    /// Those whose green thread panicked.
+    /// Those that panicked.
     pub(crate) unwound: u64,
     /// How many connections ended with which error.
     pub(crate) errors: BTreeMap<String, u64>,
@@ -47,9 +49,22 @@ impl Summary {
         self.failure = self.failure.take().or(other.failure);
     }
 
-    /// Counts a connection that ended with `error`.
-    pub(crate) fn count_error(&mut self, error: &io::Error) {
-        *self.errors.entry(error.kind().to_string()).or_default() += 1;
+    /// Enters a connection that has ended, and logs it.
+    pub(crate) fn count(&mut self, number: u64, ending: &Ending, bytes_in: u64, bytes_out: u64) {
+        info!("connection {number} ended: {ending}; {bytes_in} bytes in, {bytes_out} bytes out");
+        self.bytes_in += bytes_in;
+        self.bytes_out += bytes_out;
+        self.served += u64::from(!matches!(ending, Ending::NeverStarted));
+        match ending {
+            Ending::NeverStarted => self.refused += 1,
+            Ending::Idle => self.idle += 1,
+            Ending::CutOff => self.cut_off += 1,
+            Ending::Unwound => self.unwound += 1,
+            Ending::Failed(error) => {
+                *self.errors.entry(error.kind().to_string()).or_default() += 1;
+            }
+            Ending::Finished | Ending::Drained => {}
+        }
     }
 }
 
@@ -84,6 +99,27 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_ending_is_counted_where_it_belongs() {
+        // Goal: no connection is lost from the books. Method: one of each ending, and a look.
+        let mut summary = Summary::default();
+        for (number, ending) in (1..).zip([
+            Ending::NeverStarted,
+            Ending::Unwound,
+            Ending::Finished,
+            Ending::Drained,
+            Ending::CutOff,
+            Ending::Idle,
+            Ending::Failed(io::ErrorKind::ConnectionReset.into()),
+        ]) {
+            summary.count(number, &ending, 3, 2);
+        }
+        assert_eq!((summary.served, summary.refused), (6, 1));
+        assert_eq!((summary.unwound, summary.cut_off, summary.idle), (1, 1, 1));
+        assert_eq!((summary.bytes_in, summary.bytes_out), (21, 14));
+        assert_eq!(summary.errors["connection reset"], 1);
+    }
 
     #[test]
     fn errors_are_listed_by_name() {

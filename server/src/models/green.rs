@@ -14,13 +14,15 @@
 //! and one stack.
 //!
 //! Man pages: accept(2), recv(2), send(2). Deliberately not here: limits (`admission`), counting
-//! and logging (`service`), signals (`stop`), the rules of a graceful stop (`drain`).
+//! and logging (`service`), signals (`stop`), the rules of a graceful stop (`drain`),
+//! the choice of the poller (`green::run`).
 
-use crate::connection::Connection;
-use crate::drain;
+use crate::green;
+use crate::green::connection::Connection;
+use crate::green::drain::drain;
+use crate::green::service::Service;
 use crate::listen::QUEUE_LENGTH;
 use crate::options::Options;
-use crate::service::Service;
 use crate::stop::Stop;
 use crate::summary::Summary;
 use log::debug;
@@ -28,6 +30,7 @@ use runtime::net::TcpListener;
 use runtime::thread;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
+use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
@@ -35,7 +38,22 @@ use std::rc::Rc;
 const BUFFER_BYTES_FIRST: usize = 512;
 
 /// Serves until `stop` says so, sees the connections out, and gives back the books.
-pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io::Result<Summary> {
+pub(crate) fn serve(
+    listener: std::net::TcpListener,
+    options: &Options,
+    stop: &Stop,
+) -> io::Result<Summary> {
+    green::run(options, NonZeroUsize::MIN, |options| {
+        serve_here(listener.into(), options, stop)
+    })?
+}
+
+/// The same, on the worker of the green thread that calls it.
+pub(crate) fn serve_here(
+    listener: TcpListener,
+    options: &Options,
+    stop: &Stop,
+) -> io::Result<Summary> {
     let service = Service::new(options);
     let listener = Rc::new(listener);
 
@@ -58,7 +76,7 @@ pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io
     };
     accept_the_queued(&listener, &service);
     drop(listener);
-    drain::drain(&service, options.drain_timeout);
+    drain(&service, options.drain_timeout);
     Ok(service.summary(failure))
 }
 

@@ -10,7 +10,8 @@
 //!
 //! Man pages: accept(2), dup(2). Deliberately not here: the server (see `green`).
 
-use crate::models::green;
+use crate::green;
+use crate::models::green::serve_here;
 use crate::options::Options;
 use crate::stop::Stop;
 use crate::summary::Summary;
@@ -21,8 +22,19 @@ use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 
 /// Serves on every worker until `stop` says so, and gives back the books of all.
-pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io::Result<Summary> {
-    let mut shares = shares(options.max_connections, options.workers).into_iter();
+pub(crate) fn serve(
+    listener: std::net::TcpListener,
+    options: &Options,
+    stop: &Stop,
+) -> io::Result<Summary> {
+    let shares = green::run(options, options.workers(), |options| {
+        serve_shares(listener.into(), options, stop)
+    });
+    shares?
+}
+
+fn serve_shares(listener: TcpListener, options: &Options, stop: &Stop) -> io::Result<Summary> {
+    let mut shares = shares(options.max_connections, options.workers()).into_iter();
     let mut own = options.clone();
     own.max_connections = shares.next().flatten();
     let mut servers = Vec::new();
@@ -33,10 +45,10 @@ pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io
         servers.push(thread::spawn_on(worker, move || {
             // However this worker ends, it does not leave the others behind.
             let _stopping = stop.when_dropped();
-            green::serve(listener, &options, &stop)
+            serve_here(listener, &options, &stop)
         }));
     }
-    let mut summary = green::serve(listener, &own, stop)?;
+    let mut summary = serve_here(listener, &own, stop)?;
     for server in servers {
         match server.join() {
             Ok(books) => summary.add(books?),

@@ -1,8 +1,146 @@
 //! The ways to serve many connections, one file each.
 //!
 //! A model is a function `serve(listener, options, stop)` that echoes until `stop` says so and
-//! gives back the books. All that models have in common lies beside this directory, so that a file
-//! here holds only what makes its model what it is.
+//! gives back the books. Models that are alike share a family of support modules beside this
+//! directory (`green`), and what all have in common lies there, too, so that a file here holds only
+//! what makes its model what it is: how it waits, accepts, reads and writes. Files have the same
+//! shape, so that comparing two of them shows how their models differ.
 
 pub(crate) mod green;
-pub(crate) mod green_workers;
+mod green_workers;
+
+use crate::options::Options;
+use crate::stop::Stop;
+use crate::summary::Summary;
+use clap::ValueEnum;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::TcpListener;
+use std::num::NonZeroUsize;
+
+/// Enough for most people, and few enough for most machines.
+const POOL_THREADS: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
+
+/// Processes are dearer than threads.
+const PREFORKED_PROCESSES: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not 0");
+
+/// A way to serve many connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Model {
+    /// One client at a time; all others wait for it to leave
+    Blocking,
+    /// An OS thread for each connection
+    Threads,
+    /// A fixed number of OS threads; when each has a client, the next wait
+    ThreadPool,
+    /// A process for each connection
+    Fork,
+    /// A fixed number of processes; when each has a client, the next wait
+    Prefork,
+    /// A fixed number of processes, with green threads in each
+    PreforkGreen,
+    /// One OS thread asks each socket in turn; it never sleeps, so it always costs a processor
+    Nonblocking,
+    /// One OS thread, select(2): at most 1,000 connections
+    Select,
+    /// One OS thread, poll(2)
+    Poll,
+    /// One OS thread, epoll(7); Linux only
+    Epoll,
+    /// One OS thread, kqueue(2); BSD and macOS only
+    Kqueue,
+    /// One OS thread, a callback for each socket, over the system's best poller
+    Selector,
+    /// One OS thread, told of ready sockets by real-time signals; Linux only
+    Signal,
+    /// One OS thread, asynchronous operations by io_uring; Linux only, where it is allowed
+    Aio,
+    /// A green thread for each connection, all on one OS thread
+    Green,
+    /// Green threads on several OS threads
+    GreenWorkers,
+}
+
+/// What every model is.
+type Serve = fn(TcpListener, &Options, &Stop) -> io::Result<Summary>;
+
+impl Model {
+    /// Serves in this way until `stop` says so, and gives back the books.
+    ///
+    /// # Errors
+    ///
+    /// If this system does not have the model, or cannot start it.
+    pub(crate) fn serve(
+        self,
+        listener: TcpListener,
+        options: &Options,
+        stop: &Stop,
+    ) -> io::Result<Summary> {
+        self.check()?;
+        let serve = self.function().expect("it was just checked");
+        serve(listener, options, stop)
+    }
+
+    /// Finds out whether this system has the model, before anything is opened for it.
+    ///
+    /// # Errors
+    ///
+    /// If it has not. The message names those it has.
+    pub(crate) fn check(self) -> io::Result<()> {
+        if self.function().is_some() {
+            return Ok(());
+        }
+        let able = Model::names(|model| model.function().is_some());
+        let message = format!("this system does not have --model {self}, but {able}");
+        Err(io::Error::new(ErrorKind::Unsupported, message))
+    }
+
+    /// Where the model is, if this system has it.
+    fn function(self) -> Option<Serve> {
+        Some(match self {
+            Model::Green => green::serve,
+            Model::GreenWorkers => green_workers::serve,
+            _ => return None,
+        })
+    }
+
+    /// How many workers the model has if nobody says so; `None` if it does not have a number of
+    /// them.
+    pub(crate) fn workers(self) -> Option<NonZeroUsize> {
+        match self {
+            Model::ThreadPool => Some(POOL_THREADS),
+            Model::Prefork => Some(PREFORKED_PROCESSES),
+            Model::PreforkGreen | Model::GreenWorkers => {
+                Some(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether its connections are served by green threads.
+    pub(crate) fn is_green(self) -> bool {
+        matches!(
+            self,
+            Model::Green | Model::GreenWorkers | Model::PreforkGreen
+        )
+    }
+
+    /// Whether it listens with several sockets on one port.
+    pub(crate) fn shares_port(self) -> bool {
+        matches!(self, Model::Prefork | Model::PreforkGreen)
+    }
+
+    /// The names of those who are `able`, for people.
+    pub(crate) fn names(able: impl Fn(Model) -> bool) -> String {
+        let able = Model::value_variants().iter().filter(|model| able(**model));
+        let names: Vec<String> = able.map(Model::to_string).collect();
+        names.join(", ")
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no model is hidden");
+        formatter.write_str(value.get_name())
+    }
+}

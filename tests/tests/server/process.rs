@@ -189,7 +189,7 @@ impl Server {
             logger,
             descriptors_idle: 0,
         };
-        server.descriptors_idle = server.descriptors();
+        server.descriptors_idle = server.descriptors_at_rest();
         server
     }
 
@@ -211,6 +211,17 @@ impl Server {
     pub(crate) fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.pid());
         std::fs::read_dir(path).expect("the server runs").count()
+    }
+
+    /// How many descriptors it has when it has started: it tells its address before it opens what
+    /// its model waits with, and sleeps for the first time after.
+    fn descriptors_at_rest(&self) -> usize {
+        let (mut count, mut before) = (0, usize::MAX);
+        eventually("the server waits for its first client", || {
+            before = std::mem::replace(&mut count, self.descriptors());
+            self.state() == 'S' && count == before
+        });
+        count
     }
 
     /// Waits until the server has no more descriptors than when it had no connection yet.

@@ -6,12 +6,14 @@
 //!
 //! Man pages: tcp(7), shutdown(2). Deliberately not here: the books (see `service`).
 
-use crate::farewell::Farewell;
-use crate::service::{Phase, Service};
+use crate::drain::Phase;
+use crate::ending::Ending;
+use crate::farewell::{Farewell, LOOK_EVERY};
+use crate::green::service::Service;
 use log::debug;
 use runtime::net::{Shutdown, TcpStream};
-use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use runtime::thread;
+use std::io::{self, Read, Write};
 use std::rc::Rc;
 
 /// A connection of the server. Dropping it closes its socket.
@@ -24,24 +26,6 @@ pub(crate) struct Connection {
     socket: Rc<TcpStream>,
     service: Rc<Service>,
     farewell: Farewell,
-}
-
-/// Why a connection ended.
-#[derive(Debug)]
-pub(crate) enum Ending {
-    /// There was no memory for its green thread.
-    NeverStarted,
-    /// Its green thread panicked, or was unwound with the end of the process.
-    Unwound,
-    /// The peer had sent its last byte, and has every answer.
-    Finished,
-    /// It was told to finish, and has.
-    Drained,
-    /// It was told to finish, and had not when the time was over.
-    CutOff,
-    /// Nothing came or went for the idle time-out.
-    Idle,
-    Failed(io::Error),
 }
 
 impl Connection {
@@ -64,13 +48,7 @@ impl Connection {
 
     /// Closes the connection. `result` is what echoing on it came to.
     pub(crate) fn end(mut self, result: io::Result<()>) {
-        self.ending = match (self.service.phase(), result) {
-            (Phase::Serving, Ok(())) => Ending::Finished,
-            (Phase::Finishing, Ok(())) => Ending::Drained,
-            (Phase::CutOff, _) => Ending::CutOff,
-            (_, Err(error)) if is_time_out(&error) => Ending::Idle,
-            (_, Err(error)) => Ending::Failed(error),
-        };
+        self.ending = Ending::of(self.service.phase(), result);
         if matches!(self.ending, Ending::Drained) {
             // If more has arrived since, closing would reset the connection, and the peer might
             // never see that the stream had ended in order. This way it learns of the end first.
@@ -87,8 +65,9 @@ impl Read for Connection {
             let count = (&*self.socket).read(buffer)?;
             if count == 0
                 && self.service.phase() == Phase::Finishing
-                && self.farewell.worth_waiting(&self.socket, self.bytes_in)
+                && self.farewell.worth_waiting(&*self.socket, self.bytes_in)
             {
+                thread::sleep(LOOK_EVERY);
                 continue;
             }
             self.bytes_in += count as u64;
@@ -112,26 +91,5 @@ impl Write for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.service.count_out(self);
-    }
-}
-
-/// Whether it is our time-out that passed. The kernel's own, when a peer has vanished, has a
-/// number.
-fn is_time_out(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::WouldBlock
-        || (error.kind() == ErrorKind::TimedOut && error.raw_os_error().is_none())
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Ending::NeverStarted => "there was no memory for its green thread",
-            Ending::Unwound => "its green thread was unwound",
-            Ending::Finished => "the peer had finished",
-            Ending::Drained => "the server is stopping",
-            Ending::CutOff => "the drain time-out passed",
-            Ending::Idle => "it was idle",
-            Ending::Failed(error) => return error.fmt(formatter),
-        })
     }
 }

@@ -5,8 +5,9 @@
 //! Deliberately not here: a single connection (`connection`), the limits (`admission`), and
 //! anything that waits, except for the end of the last connection.
 
-use crate::admission::Admission;
-use crate::connection::{Connection, Ending};
+use crate::drain::Phase;
+use crate::green::admission::Admission;
+use crate::green::connection::Connection;
 use crate::options::Options;
 use crate::summary::Summary;
 use log::{debug, info};
@@ -18,16 +19,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-/// How far a graceful stop has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Serving,
-    /// Sockets are shut for reading: the end of a stream need not be the peer's.
-    Finishing,
-    /// Sockets are shut altogether: an error need not be the peer's.
-    CutOff,
-}
 
 /// What all connections share.
 #[derive(Debug)]
@@ -49,7 +40,7 @@ impl Service {
     pub(crate) fn new(options: &Options) -> Rc<Service> {
         Rc::new(Service {
             admission: Admission::new(options.max_connections),
-            buffer_bytes: usize::try_from(options.buffer).expect("the parser bounds it"),
+            buffer_bytes: options.buffer_bytes(),
             upper: options.upper,
             idle_timeout: options.idle_timeout,
             phase: Cell::new(Phase::Serving),
@@ -119,20 +110,9 @@ impl Service {
             ending,
             ..
         } = connection;
-        info!("connection {number} ended: {ending}; {bytes_in} bytes in, {bytes_out} bytes out");
         self.sockets.borrow_mut().remove(number);
         let mut books = self.books.borrow_mut();
-        books.bytes_in += bytes_in;
-        books.bytes_out += bytes_out;
-        match ending {
-            Ending::NeverStarted => books.refused += 1,
-            Ending::Idle => books.idle += 1,
-            Ending::CutOff => books.cut_off += 1,
-            Ending::Failed(error) => books.count_error(error),
-            Ending::Unwound => books.unwound += 1,
-            Ending::Finished | Ending::Drained => {}
-        }
-        books.served += u64::from(!matches!(ending, Ending::NeverStarted));
+        books.count(*number, ending, *bytes_in, *bytes_out);
         drop(books);
         self.admission.leave();
         if self.admission.open() == 0

@@ -1,0 +1,112 @@
+//! What an error of accept means: something is wrong with a peer, with this system or with us.
+//!
+//! When the system is short of descriptors or memory, accept fails and the connection stays in the
+//! queue, so the listener stays readable: who simply tried again would spin. So it is tried again
+//! when a connection has ended, which may have freed what was lacking, and at the latest after a
+//! pause, as it may also have been lacking elsewhere.
+//!
+//! Man pages: accept(2) (ERRORS, "Error handling"). Deliberately not here: the waiting, which each
+//! model does in its own way.
+
+use log::{debug, warn};
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How long accepting pauses at most when the system lacks something.
+pub(crate) const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Shortages closer together than this are one, and logged once.
+const EPISODE_GAP: Duration = Duration::from_secs(1);
+
+/// These use the connection up, so that the next accept meets another. Whatever is neither in this
+/// list nor in the next is taken for a shortage, so that no error can make the server spin.
+const OF_THE_PEER: [i32; 10] = [
+    libc::ECONNABORTED,
+    libc::ECONNRESET,
+    libc::EPROTO,
+    libc::ENOPROTOOPT,
+    libc::ENETDOWN,
+    libc::ENETUNREACH,
+    libc::EHOSTDOWN,
+    libc::EHOSTUNREACH,
+    libc::EOPNOTSUPP,
+    libc::EPERM,
+];
+
+const OF_THE_LISTENER: [i32; 5] = [
+    libc::EBADF,
+    libc::EFAULT,
+    libc::EINVAL,
+    libc::ENOTSOCK,
+    libc::ENOSYS,
+];
+
+/// Who is to blame for an error of accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The peer gave up while it was queued, or its network did; Linux reports either in accept.
+    /// The next can be accepted at once.
+    Peer,
+    /// The system lacks something that it may have again later. The connection stays queued.
+    Shortage,
+    /// The listener itself is broken, and no accept will succeed any more.
+    Listener,
+}
+
+impl Fault {
+    /// Whose fault `error` is.
+    pub(crate) fn of(error: &io::Error) -> Fault {
+        match error.raw_os_error() {
+            Some(code) if OF_THE_PEER.contains(&code) => {
+                debug!("a connection was gone before it was accepted: {error}");
+                Fault::Peer
+            }
+            Some(code) if !OF_THE_LISTENER.contains(&code) => Fault::Shortage,
+            _ => Fault::Listener,
+        }
+    }
+}
+
+/// Tells the user of shortages, but not of each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shortages {
+    last: Option<Instant>,
+}
+
+impl Shortages {
+    /// Notes that no more than `open` connections can be held, because of `error`.
+    pub(crate) fn note(&mut self, open: usize, error: impl fmt::Display) {
+        let now = Instant::now();
+        let last = self.last.replace(now);
+        if last.is_none_or(|last| now.duration_since(last) > EPISODE_GAP) {
+            warn!(
+                "cannot take more than {open} connections: {error}. The next wait until one ends; \
+                 `ulimit -n` tells how many descriptors a process may have"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_accept_are_told_apart() {
+        // Goal: a peer's fault goes by, a broken listener ends the server, and whatever is unknown
+        // cannot make it spin. Method: feeds some of each.
+        for (fault, codes) in [
+            (
+                Fault::Peer,
+                [libc::ECONNABORTED, libc::EPROTO, libc::EHOSTUNREACH],
+            ),
+            (Fault::Shortage, [libc::EMFILE, libc::ENOBUFS, libc::EXDEV]),
+            (Fault::Listener, [libc::EBADF, libc::EINVAL, libc::ENOTSOCK]),
+        ] {
+            for code in codes {
+                assert_eq!(Fault::of(&io::Error::from_raw_os_error(code)), fault);
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What models of green threads have in common: how the runtime is started, and the parts of a
+//! server whose connections have a green thread each.
+//!
+//! All of it runs on one OS thread for each worker, and workers share nothing, so that `Rc` and
+//! `Cell` do.
+//!
+//! Deliberately not here: accepting and echoing, which are the models themselves.
+
+pub(crate) mod admission;
+pub(crate) mod connection;
+pub(crate) mod drain;
+pub(crate) mod service;
+
+use crate::options::Options;
+use log::warn;
+use runtime::poller::Kind;
+use std::io;
+use std::num::NonZeroUsize;
+
+/// select cannot watch a descriptor from 1024 on. Two dozen are left for the server's own.
+const SELECT_CONNECTIONS_MAX: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not 0");
+
+/// Runs `main` as a green thread over the poller that was asked for, and bounds the options by what
+/// that poller can do.
+///
+/// # Errors
+///
+/// If the runtime cannot be started.
+pub(crate) fn run<T>(
+    options: &Options,
+    workers: NonZeroUsize,
+    main: impl FnOnce(&Options) -> T,
+) -> io::Result<T> {
+    let kind = match options.poller {
+        Some(kind) => kind,
+        None => Kind::from_environment()?,
+    };
+    let mut options = options.clone();
+    if kind == Kind::Select {
+        bound_for_select(&mut options);
+    }
+    runtime::Builder::new()
+        .poller(kind)
+        .workers(workers.get())
+        .run(|| main(&options))
+}
+
+fn bound_for_select(options: &mut Options) {
+    let asked = options.max_connections;
+    if asked.is_none_or(|count| count > SELECT_CONNECTIONS_MAX) {
+        warn!(
+            "select watches small descriptors only: at most {SELECT_CONNECTIONS_MAX} connections"
+        );
+        options.max_connections = Some(SELECT_CONNECTIONS_MAX);
+    }
+}
