@@ -1,9 +1,9 @@
 //! The life of one connection: connect, wait for the others, exchange messages, end in order.
 //!
 //! Application on L4. Rests on connect(2), send(2), recv(2), shutdown(2), tcp(7). Written as if
-//! each call blocked, and so right for any thread that a connection has for itself (`style`). What is here runs once for
-//! every message, so it allocates nothing, formats nothing and reads the clock once: the end of one
-//! exchange is the start of the next.
+//! each call blocked, and so right for any thread that a connection has for itself (`style`). What
+//! is here runs once for every message, so it allocates nothing, formats nothing and reads the
+//! clock once: the end of one exchange is the start of the next.
 //!
 //! Deliberately not here: time-outs of replies. A timer for each read would be set and cancelled a
 //! hundred thousand times a second for nothing; instead the supervisor (`load`) looks for
