@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::chat::{self, Chat};
+
 /// What `--help` adds after the options.
 const AFTER_HELP: &str = "\
 Every reply is compared with what was sent, byte for byte. A connection that fails is closed and
@@ -47,20 +49,21 @@ pub(crate) struct Arguments {
     load: Load,
 }
 
+/// What to do.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Load a server, check every reply, report (this is what `client` alone does)
     #[command(after_help = AFTER_HELP)]
     Load(Load),
+    /// Talk to a server line by line: q or the end of the input ends it, empty lines are skipped
+    #[command(after_help = chat::AFTER_HELP)]
+    Chat(Chat),
 }
 
 impl Arguments {
     /// What to do; `client` alone means `client load`.
-    pub(crate) fn into_load(self) -> Load {
-        match self.command {
-            Some(Command::Load(load)) => load,
-            None => self.load,
-        }
+    pub(crate) fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Load(self.load))
     }
 }
 
@@ -130,7 +133,8 @@ impl Load {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A length of time in words, such as 10s.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|error| format!("{error} (write it as 10s, 500ms or 2min)"))?;
     if duration.is_zero() {
@@ -140,7 +144,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Only the form is checked: looking a name up is the run's first step.
-fn address(text: &str) -> Result<String, String> {
+pub(crate) fn address(text: &str) -> Result<String, String> {
     let form = "write it as HOST:PORT, for example 127.0.0.1:8080, [::1]:8080 or localhost:8080";
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(format!("there is no port; {form}"));
@@ -163,8 +167,11 @@ mod tests {
     use clap::CommandFactory;
 
     fn parse(words: &[&str]) -> Result<Load, clap::Error> {
-        let words = std::iter::once("client").chain(words.iter().copied());
-        Arguments::try_parse_from(words).map(Arguments::into_load)
+        let line = std::iter::once("client").chain(words.iter().copied());
+        Arguments::try_parse_from(line).map(|arguments| match arguments.into_command() {
+            Command::Load(load) => load,
+            other => panic!("{words:?} is not about load: {other:?}"),
+        })
     }
 
     #[test]

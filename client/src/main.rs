@@ -7,6 +7,7 @@
 //! Deliberately not here: anything that another program would use; there is no library.
 
 mod arguments;
+mod chat;
 mod clock;
 mod connection;
 mod failure;
@@ -35,7 +36,7 @@ use signal_hook::flag;
 // Whatever waits comes from here, under the names that std gives it.
 use runtime::{net, thread};
 
-use arguments::Arguments;
+use arguments::{Arguments, Command};
 use failure::{Failure, Phase};
 use load::{Load, Outcome};
 use progress::Progress;
@@ -48,8 +49,11 @@ const EXIT_SIGNAL: u8 = 128;
 
 fn main() -> ExitCode {
     env_logger::init();
-    let settings = Arguments::parse().into_load();
-    match run(settings) {
+    let done = match Arguments::parse().into_command() {
+        Command::Load(settings) => run(settings),
+        Command::Chat(settings) => chat::run(settings),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error}");

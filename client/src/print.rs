@@ -199,7 +199,8 @@ pub(crate) fn not_started(report: &Report) -> String {
     text
 }
 
-fn reason(phase: Phase, cause: &str, first: &str, connect: &str) -> Option<String> {
+/// Why there is no connection, and what to do about it; nothing if there was one.
+pub(crate) fn reason(phase: Phase, cause: &str, first: &str, connect: &str) -> Option<String> {
     Some(match phase {
         Phase::Prepare => first.to_owned(),
         Phase::Resolve => {
