@@ -1,7 +1,7 @@
 //! What the person sees: the prompt, and what the server says.
 //!
 //! Application, above L4. A file or a pipe gets the server's bytes as they are. A terminal gets
-//! text: what is no UTF-8, and control characters, which could do anything to it (console_codes(4)),
+//! text: control characters, which could do anything to it (console_codes(4)), and what is no UTF-8
 //! are written as `\x1b`. The server may cut its answer anywhere, so the beginning of a character
 //! is held back until the rest has come.
 //!
