@@ -1,13 +1,15 @@
 //! The echo server: reads its options, listens, serves until it is told to stop, prints the books.
 //!
 //! Where to read on: each file of `models` is a whole server, a page or two; `models/green.rs` is
-//! the one that runs if nobody chooses. Around them, one matter a file: what models of a family
-//! share (`green`), and what all of them share: `drain` and `farewell` (a graceful stop), `stop`
-//! (signals), `listen` (the listening socket), `accept_error`, `ending` and `summary` (the books).
+//! the one that runs if nobody chooses. Around them, one matter a file: in the other directories
+//! what models of one family share, and beside them what all share: `drain` and `farewell` (a
+//! graceful stop), `stop` (signals), `listen` (the listening socket), `accept_error`, `ending` and
+//! `summary` (the books).
 //!
 //! Deliberately not here: anything that runs once a message.
 
 mod accept_error;
+mod blocking;
 mod drain;
 mod ending;
 mod farewell;
@@ -17,6 +19,7 @@ mod models;
 mod options;
 mod stop;
 mod summary;
+mod wait;
 
 use crate::options::Options;
 use crate::stop::Stop;

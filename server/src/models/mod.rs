@@ -1,13 +1,16 @@
 //! The ways to serve many connections, one file each.
 //!
 //! A model is a function `serve(listener, options, stop)` that echoes until `stop` says so and
-//! gives back the books. Models that are alike share a family of support modules beside this
-//! directory (`green`), and what all have in common lies there, too, so that a file here holds only
-//! what makes its model what it is: how it waits, accepts, reads and writes. Files have the same
-//! shape, so that comparing two of them shows how their models differ.
+//! gives back the books. Models that are alike share a directory of support modules beside this
+//! one, and what all have in common lies there, too, so that a file here holds only what makes its
+//! model what it is: how it waits, accepts, reads and writes. Files have the same shape, so that
+//! comparing two of them shows how their models differ.
 
+mod blocking;
 pub(crate) mod green;
 mod green_workers;
+mod thread_pool;
+mod threads;
 
 use crate::options::Options;
 use crate::stop::Stop;
@@ -98,6 +101,9 @@ impl Model {
     /// Where the model is, if this system has it.
     fn function(self) -> Option<Serve> {
         Some(match self {
+            Model::Blocking => blocking::serve,
+            Model::Threads => threads::serve,
+            Model::ThreadPool => thread_pool::serve,
             Model::Green => green::serve,
             Model::GreenWorkers => green_workers::serve,
             _ => return None,
