@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::chat::{self, Chat};
+use crate::compare::Compare;
 
 /// What `--help` adds after the options.
 const AFTER_HELP: &str = "\
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     /// Talk to a server line by line: q or the end of the input ends it, empty lines are skipped
     #[command(after_help = chat::AFTER_HELP)]
     Chat(Chat),
+    /// Start the server in each of its models, load each alike, and show the numbers side by side
+    Compare(Compare),
 }
 
 impl Arguments {

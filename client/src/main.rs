@@ -9,6 +9,7 @@
 mod arguments;
 mod chat;
 mod clock;
+mod compare;
 mod connection;
 mod failure;
 mod gate;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().into_command() {
         Command::Load(settings) => run(settings),
         Command::Chat(settings) => chat::run(settings),
+        Command::Compare(settings) => compare::run(&settings),
     };
     match done {
         Ok(code) => code,

@@ -226,7 +226,7 @@ pub(crate) fn reason(phase: Phase, cause: &str, first: &str, connect: &str) -> O
 }
 
 /// A time with three digits and the unit that suits it.
-fn time(time: Duration) -> String {
+pub(crate) fn time(time: Duration) -> String {
     let nanoseconds = time.as_nanos() as f64;
     let (value, unit) = match nanoseconds {
         value if value < 1e3 => return format!("{value:.0} ns"),

@@ -30,6 +30,8 @@ pub(crate) struct Report {
     pub(crate) latency_ns: Option<Summary>,
     /// From when it was sent.
     pub(crate) service_ns: Option<Summary>,
+    /// Pairs of quantile and time.
+    pub(crate) latency_curve_ns: Option<Vec<(f64, u64)>>,
     pub(crate) failures: Vec<Kind>,
     pub(crate) client: Option<Effort>,
 }
@@ -127,6 +129,7 @@ impl Report {
         let (latency, service) = load
             .recorder
             .with_total(|total| (total.response().summary(), total.service().summary()));
+        let curve = load.recorder.with_total(|total| total.response().curve());
         let silence_ns = load.recorder.longest_silence_ns(load.clock.now_ns());
         let lag = load.with_lag(Times::summary);
         let nothing = connections.connected == 0 && connections.connecting == 0;
@@ -152,6 +155,7 @@ impl Report {
             window: window.map(|(start, end)| window_of(&start, &end, silence_ns)),
             latency_ns: latency,
             service_ns: service,
+            latency_curve_ns: curve,
             failures: failures_of(&books.failures),
             client: window.map(|(start, end)| effort_of(&start, &end, lag)),
         };
@@ -309,7 +313,7 @@ impl JsonFile {
     /// # Errors
     ///
     /// What the system says; an earlier report is still there then.
-    pub(crate) fn write(&self, report: &Report) -> io::Result<()> {
+    pub(crate) fn write(&self, report: &impl Serialize) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(report)?;
         text.push(b'\n');
         // A pipe or a terminal (/dev/stdout) is written to; a regular file is replaced.
