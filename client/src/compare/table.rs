@@ -251,7 +251,7 @@ pub(crate) mod tests {
         assert!(row("green").contains("4.5 KiB") && row("green").contains("2.01"));
         assert_eq!(row("green").chars().count(), head.chars().count());
         assert!(row("blocking").ends_with("1 of 400"));
-        assert!(row("kqueue").ends_with("not on this system"));
+        assert!(row("kqueue ").ends_with("not on this system"));
         assert!(row("kqueue:").contains("the kernel has no kqueue"));
         assert!(row("a<b>").contains("failed"));
         assert!(text.contains("it died & <was>") && text.contains("a note"));
