@@ -48,7 +48,7 @@ const STRANGERS: [(&str, &str); 4] = [
 ];
 
 /// Calls of the system outside of `sys`: the file, what it says, and why it may.
-const EXCEPTIONS: [(&str, &str, &str); 3] = [
+const EXCEPTIONS: [(&str, &str, &str); 11] = [
     (
         "server/src/farewell.rs",
         "libc::ioctl",
@@ -63,6 +63,46 @@ const EXCEPTIONS: [(&str, &str, &str); 3] = [
         "client/src/measure.rs",
         "libc::getrusage",
         "asks how much of the CPU this process has had, which no std type tells; it never waits",
+    ),
+    (
+        "client/src/compare/system.rs",
+        "libc::getrusage",
+        "asks how much of the CPU the servers that were compared have had; it never waits",
+    ),
+    (
+        "client/src/compare/system.rs",
+        "libc::kill",
+        "stops the servers that were compared; it never waits",
+    ),
+    (
+        "client/src/compare/system.rs",
+        "libc::sched_getaffinity",
+        "asks which processors there are for server and client; it never waits",
+    ),
+    (
+        "client/src/compare/system.rs",
+        "libc::CPU_ISSET",
+        "reads a set of processors in memory; it does not enter the kernel",
+    ),
+    (
+        "client/src/compare/system.rs",
+        "libc::CPU_SET",
+        "writes a set of processors in memory; it does not enter the kernel",
+    ),
+    (
+        "client/src/compare/system.rs",
+        "libc::sched_setaffinity",
+        "keeps server and client on processors of their own; it never waits",
+    ),
+    (
+        "client/src/compare/system.rs",
+        "libc::prctl",
+        "lets no server outlive the comparison; it never waits",
+    ),
+    (
+        "client/src/compare/system.rs",
+        "libc::waitpid",
+        "reaps what a server has left behind, after killing it",
     ),
 ];
 

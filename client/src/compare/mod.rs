@@ -186,11 +186,9 @@ impl Run<'_> {
     fn measure_all(&mut self) -> Result<(), usize> {
         let strace = strace::obstacle();
         for index in 0..self.comparison.models.len() {
-            self.tell(index, "memory");
-            self.attempt(index, Run::gather)?;
+            self.attempt(index, "memory", Run::gather)?;
             if strace.is_none() {
-                self.tell(index, "system calls");
-                self.attempt(index, Run::count)?;
+                self.attempt(index, "system calls", Run::count)?;
             }
         }
         self.comparison.notes.extend(strace);
@@ -205,11 +203,9 @@ impl Run<'_> {
                         count - 1 - index
                     };
                     let rounds = self.options.rounds;
-                    self.tell(
-                        index,
-                        &format!("{connections} connections, round {} of {rounds}", round + 1),
-                    );
-                    self.attempt(index, |run, index| run.load(index, connections))?;
+                    let what =
+                        format!("{connections} connections, round {} of {rounds}", round + 1);
+                    self.attempt(index, &what, |run, index| run.load(index, connections))?;
                 }
             }
         }
@@ -220,13 +216,15 @@ impl Run<'_> {
     fn attempt(
         &mut self,
         index: usize,
-        what: impl FnOnce(&mut Self, usize) -> Result<(), Trouble>,
+        what: &str,
+        attempt: impl FnOnce(&mut Self, usize) -> Result<(), Trouble>,
     ) -> Result<(), usize> {
         let model = &self.comparison.models[index];
         if model.lacking.is_some() || model.failure.is_some() {
             return Ok(());
         }
-        let result = what(self, index);
+        self.tell(index, what);
+        let result = attempt(self, index);
         let model = &mut self.comparison.models[index];
         match result {
             Ok(()) => {}

@@ -141,7 +141,7 @@ pub(crate) fn cells(model: &ModelResult, trial: &Trial) -> [String; 9] {
     ]
 }
 
-/// Requests a second. Where the client held the rate back, it is known only that they were not less.
+/// Requests a second. Where the client held them back, a faster one might see more.
 pub(crate) fn rate(trial: &Trial) -> String {
     let rate = HumanCount(trial.requests_per_s.round() as u64);
     let sign = if trial.client_was_the_limit {
