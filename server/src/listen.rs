@@ -58,7 +58,6 @@ fn listen_on(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 /// # Errors
 ///
 /// If the system does not share ports, or there is no descriptor left.
-#[allow(dead_code, reason = "for the models that fork")]
 pub(crate) fn sibling(listener: &TcpListener) -> io::Result<TcpListener> {
     let address = listener.local_addr()?;
     let socket = socket_for(address)?;

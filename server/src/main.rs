@@ -17,6 +17,7 @@ mod green;
 mod listen;
 mod models;
 mod options;
+mod process;
 mod stop;
 mod summary;
 mod wait;

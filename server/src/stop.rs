@@ -52,7 +52,6 @@ impl Stop {
     /// alike, and if the parent passed that on, the child would take it for a second one; this one
     /// may come before, after and any number of times. Until the child has called
     /// [`Stop::renewed_in_child`] it would end it, so it is blocked around the fork.
-    #[allow(dead_code, reason = "for the models that fork")]
     pub(crate) const ORDER: i32 = SIGUSR1;
 
     /// A stop that SIGINT and SIGTERM request.
@@ -75,7 +74,6 @@ impl Stop {
     /// # Errors
     ///
     /// As for [`Stop::on_signals`].
-    #[allow(dead_code, reason = "for the models that fork")]
     pub(crate) fn renewed_in_child(&self) -> io::Result<Stop> {
         for handler in &self.shared.handlers {
             low_level::unregister(*handler);

@@ -3,6 +3,7 @@
 //! Deliberately not here: who keeps them, which each family of models does in its own way.
 
 use crate::ending::Ending;
+use crate::process::books;
 use log::info;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,22 +50,27 @@ impl Summary {
         self.failure = self.failure.take().or(other.failure);
     }
 
-    /// Enters a connection that has ended, and logs it.
+    /// Enters a connection that has ended, and logs it. A parent of this process is told as well.
     pub(crate) fn count(&mut self, number: u64, ending: &Ending, bytes_in: u64, bytes_out: u64) {
         info!("connection {number} ended: {ending}; {bytes_in} bytes in, {bytes_out} bytes out");
-        self.bytes_in += bytes_in;
-        self.bytes_out += bytes_out;
-        self.served += u64::from(!matches!(ending, Ending::NeverStarted));
+        let mut entry = Summary {
+            served: u64::from(!matches!(ending, Ending::NeverStarted)),
+            bytes_in,
+            bytes_out,
+            ..Summary::default()
+        };
         match ending {
-            Ending::NeverStarted => self.refused += 1,
-            Ending::Idle => self.idle += 1,
-            Ending::CutOff => self.cut_off += 1,
-            Ending::Unwound => self.unwound += 1,
+            Ending::NeverStarted => entry.refused = 1,
+            Ending::Idle => entry.idle = 1,
+            Ending::CutOff => entry.cut_off = 1,
+            Ending::Unwound => entry.unwound = 1,
             Ending::Failed(error) => {
-                *self.errors.entry(error.kind().to_string()).or_default() += 1;
+                entry.errors.insert(error.kind().to_string(), 1);
             }
             Ending::Finished | Ending::Drained => {}
         }
+        books::report(&entry, self.peak);
+        self.add(entry);
     }
 }
 

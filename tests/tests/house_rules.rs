@@ -48,7 +48,42 @@ const STRANGERS: [(&str, &str); 4] = [
 ];
 
 /// Calls of the system outside of `sys`: the file, what it says, and why it may.
-const EXCEPTIONS: [(&str, &str, &str); 11] = [
+const EXCEPTIONS: [(&str, &str, &str); 18] = [
+    (
+        "server/src/process/fork.rs",
+        "libc::sigemptyset",
+        "blocks signals while a child is not yet ready for them; it never waits",
+    ),
+    (
+        "server/src/process/fork.rs",
+        "libc::sigaddset",
+        "blocks signals while a child is not yet ready for them; it never waits",
+    ),
+    (
+        "server/src/process/fork.rs",
+        "libc::pthread_sigmask",
+        "blocks signals while a child is not yet ready for them; it never waits",
+    ),
+    (
+        "server/src/process/fork.rs",
+        "libc::fork",
+        "starts another process of the same program, which std cannot; no runtime is there yet",
+    ),
+    (
+        "server/src/process/fork.rs",
+        "libc::prctl",
+        "has a child end with its parent, which no std type does; it never waits",
+    ),
+    (
+        "server/src/process/fork.rs",
+        "libc::kill",
+        "sends a signal to a child that std did not start; it never waits",
+    ),
+    (
+        "server/src/process/deaths.rs",
+        "libc::waitpid",
+        "reaps children that std did not start; it never waits (WNOHANG)",
+    ),
     (
         "server/src/farewell.rs",
         "libc::ioctl",

@@ -71,6 +71,11 @@ impl Service {
         })
     }
 
+    /// Gives the next connection this number: in a process of its own it would always be the first.
+    pub(crate) fn number_from(&self, number: u64) {
+        self.state().last_number = number - 1;
+    }
+
     /// Blocks until there is room for a client, and a client. `false` means that no more are to be
     /// accepted: a stop was requested and nobody is left in the queue, or waited too long.
     ///

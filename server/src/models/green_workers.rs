@@ -59,7 +59,10 @@ fn serve_shares(listener: TcpListener, options: &Options, stop: &Stop) -> io::Re
 }
 
 /// Divides a limit. Workers for whom nothing is left get no share, and so no server.
-fn shares(limit: Option<NonZeroUsize>, workers: NonZeroUsize) -> Vec<Option<NonZeroUsize>> {
+pub(crate) fn shares(
+    limit: Option<NonZeroUsize>,
+    workers: NonZeroUsize,
+) -> Vec<Option<NonZeroUsize>> {
     let workers = workers.get();
     match limit.map(NonZeroUsize::get) {
         None => vec![None; workers],

@@ -7,8 +7,11 @@
 //! comparing two of them shows how their models differ.
 
 mod blocking;
+mod fork;
 pub(crate) mod green;
 mod green_workers;
+mod prefork;
+mod prefork_green;
 mod thread_pool;
 mod threads;
 
@@ -104,6 +107,9 @@ impl Model {
             Model::Blocking => blocking::serve,
             Model::Threads => threads::serve,
             Model::ThreadPool => thread_pool::serve,
+            Model::Fork => fork::serve,
+            Model::Prefork => prefork::serve,
+            Model::PreforkGreen => prefork_green::serve,
             Model::Green => green::serve,
             Model::GreenWorkers => green_workers::serve,
             _ => return None,
