@@ -11,9 +11,13 @@
 #[path = "server/client.rs"]
 mod client;
 #[path = "server/process.rs"]
+#[expect(dead_code, reason = "models.rs uses the rest")]
 mod process;
 
-use client::{CHUNK_BYTES, connect, exchange, exchange_slowly, pattern, reset, write_until_stuck};
+use client::{
+    CHUNK_BYTES, connect, exchange, exchange_slowly, exchange_until_the_end, pattern, reset,
+    write_until_stuck,
+};
 use process::{Outcome, PATIENCE, Server, Watchdog, bare_command, command, eventually};
 use runtime::poller::Kind;
 use std::io::{ErrorKind, Read, Write};
@@ -216,35 +220,6 @@ fn stops_under_load_without_a_torn_answer() {
             answered,
             "{kind}: answers are missing"
         );
-    }
-}
-
-/// Exchanges until the server ends the connection, which must happen between answers.
-fn exchange_until_the_end(mut stream: &TcpStream, message: &[u8], answers: &AtomicUsize) {
-    let mut answer = vec![0; message.len()];
-    loop {
-        if let Err(error) = stream.write_all(message) {
-            let kinds = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
-            assert!(kinds.contains(&error.kind()), "{error}");
-            return;
-        }
-        let mut count = 0;
-        while count < answer.len() {
-            match stream.read(&mut answer[count..]) {
-                Ok(0) => break,
-                Ok(more) => count += more,
-                Err(error) => panic!("no clean end, but: {error}"),
-            }
-        }
-        if count == 0 {
-            return;
-        }
-        assert!(
-            answer == message,
-            "{count} bytes of {} came back",
-            message.len()
-        );
-        answers.fetch_add(1, Ordering::Relaxed);
     }
 }
 

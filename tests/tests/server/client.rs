@@ -1,12 +1,14 @@
 //! Clients of the server under test: standard library sockets, and every way to treat a server
 //! badly.
 //!
-//! Test support for `server.rs`. Man pages: tcp(7), socket(7) (SO_LINGER, SO_RCVBUF).
+//! Test support for `server.rs` and `models.rs`. Man pages: tcp(7), socket(7) (SO_LINGER,
+//! SO_RCVBUF).
 
 use crate::process::PATIENCE;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -65,6 +67,39 @@ pub(crate) fn exchange_slowly(stream: &TcpStream, bytes: &[u8]) -> Vec<u8> {
             thread::yield_now();
         }
     })
+}
+
+/// Exchanges until the server ends the connection, which must happen between answers.
+pub(crate) fn exchange_until_the_end(
+    mut stream: &TcpStream,
+    message: &[u8],
+    answers: &AtomicUsize,
+) {
+    let mut answer = vec![0; message.len()];
+    loop {
+        if let Err(error) = stream.write_all(message) {
+            let kinds = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+            assert!(kinds.contains(&error.kind()), "{error}");
+            return;
+        }
+        let mut count = 0;
+        while count < answer.len() {
+            match stream.read(&mut answer[count..]) {
+                Ok(0) => break,
+                Ok(more) => count += more,
+                Err(error) => panic!("no clean end, but: {error}"),
+            }
+        }
+        if count == 0 {
+            return;
+        }
+        assert!(
+            answer == message,
+            "{count} bytes of {} came back",
+            message.len()
+        );
+        answers.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What [`write_until_stuck`] repeats: `pattern(1, CHUNK_BYTES)`.

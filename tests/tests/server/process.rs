@@ -1,6 +1,7 @@
 //! A server as a child process, what the kernel tells of it, and a watchdog over the test.
 //!
-//! Test support for `server.rs`. Man pages: proc(5), prctl(2), kill(2).
+//! Test support for `server.rs` and `models.rs`. A server may consist of several processes: what is
+//! asked of the kernel is asked of all of them. Man pages: proc(5), prctl(2), kill(2).
 //!
 //! Deliberately not here: clients, and what is expected of the server.
 
@@ -197,6 +198,17 @@ impl Server {
         self.child.id()
     }
 
+    /// Its own process and all that descend from it, zombies included.
+    pub(crate) fn family(&self) -> Vec<Process> {
+        let mut family = vec![Process(self.pid())];
+        let mut next = 0;
+        while let Some(process) = family.get(next) {
+            family.extend(process.children());
+            next += 1;
+        }
+        family
+    }
+
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("nobody panics with it").clone()
     }
@@ -209,67 +221,68 @@ impl Server {
     }
 
     pub(crate) fn descriptors(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.pid());
-        std::fs::read_dir(path).expect("the server runs").count()
+        self.family().iter().map(Process::descriptors).sum()
     }
 
     /// How many descriptors it has when it has started: it tells its address before it opens what
-    /// its model waits with, and sleeps for the first time after.
+    /// its model waits with, and sleeps for the first time after. One model never sleeps, and so
+    /// is given a little time.
     fn descriptors_at_rest(&self) -> usize {
-        let (mut count, mut before) = (0, usize::MAX);
+        const LOOKS: u32 = 10;
+        let (mut count, mut looks) = (0, 0);
         eventually("the server waits for its first client", || {
-            before = std::mem::replace(&mut count, self.descriptors());
-            self.state() == 'S' && count == before
+            let before = std::mem::replace(&mut count, self.descriptors());
+            looks = if before == count { looks + 1 } else { 0 };
+            let asleep = self.family().iter().all(|process| process.state() == 'S');
+            looks >= if asleep { 1 } else { LOOKS }
         });
         count
     }
 
-    /// Waits until the server has no more descriptors than when it had no connection yet.
+    /// Waits until the server has no more descriptors than when it had no connection yet, and no
+    /// process that has ended and was not waited for.
     pub(crate) fn wait_for_no_connection(&self) {
         let idle = self.descriptors_idle;
         eventually("every descriptor is closed", || self.descriptors() == idle);
+        eventually("no zombie is left", || {
+            self.family().iter().all(|process| process.state() != 'Z')
+        });
     }
 
     pub(crate) fn resident_kib(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.pid());
-        let status = std::fs::read_to_string(path).expect("the server runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        number
-            .and_then(|number| number.parse().ok())
-            .expect("a number of KiB")
+        self.of_family("status", "VmRSS:")
+    }
+
+    /// Its memory, in which pages that its processes share are counted once.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        self.of_family("smaps_rollup", "Pss:")
+    }
+
+    /// The sum of a number that each process has in a file of the kernel's.
+    fn of_family(&self, file: &str, key: &str) -> u64 {
+        let numbers = self.family().into_iter().map(|process| {
+            let text = process.read(file).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix(key));
+            let number = line.and_then(|line| line.split_whitespace().next());
+            // Zombies have none.
+            number.map_or(0, |number| number.parse().expect("a number of KiB"))
+        });
+        numbers.sum()
     }
 
     /// The processor time it has had, in clock ticks: a hundred a second.
     pub(crate) fn processor_ticks(&self) -> u64 {
-        // utime and stime are fields 14 and 15 of the whole line.
-        let fields = self.stat();
-        let times = fields.split(' ').skip(11).take(2);
-        times
-            .map(|time| time.parse::<u64>().expect("a number"))
-            .sum()
+        let family = self.family();
+        family.iter().map(Process::processor_ticks).sum()
     }
 
     /// What it is doing: R runs, S sleeps, T is suspended.
     pub(crate) fn state(&self) -> char {
-        self.stat().chars().next().expect("the state comes first")
-    }
-
-    /// The fields from the third on: the second is the name, which may hold anything.
-    fn stat(&self) -> String {
-        let path = format!("/proc/{}/stat", self.pid());
-        let stat = std::fs::read_to_string(path).expect("the server runs");
-        stat.rsplit_once(") ")
-            .expect("a name in brackets")
-            .1
-            .to_owned()
+        Process(self.pid()).state()
     }
 
     pub(crate) fn signal(&self, signal: i32) {
-        let pid = i32::try_from(self.pid()).expect("a pid fits");
-        // SAFETY: kill touches no memory, and the child has not been waited for, so the pid is its
-        // own.
-        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+        Process(self.pid()).signal(signal);
     }
 
     /// Waits for its end.
@@ -317,5 +330,67 @@ impl Drop for Server {
         // Both fail if it has been waited for already, which is as well.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A process of a server, which may have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process(pub(crate) u32);
+
+impl Process {
+    fn children(&self) -> Vec<Process> {
+        let tasks = std::fs::read_dir(self.path("task"));
+        let of_task = |task: std::io::Result<std::fs::DirEntry>| {
+            let children = std::fs::read_to_string(task.ok()?.path().join("children")).ok()?;
+            let pids = children.split_whitespace();
+            let pids = pids.map(|pid| Process(pid.parse().expect("a list of numbers")));
+            Some(pids.collect::<Vec<Process>>())
+        };
+        let lists = tasks.into_iter().flatten().filter_map(of_task);
+        lists.flatten().collect()
+    }
+
+    /// A process that has ended has none any more, as far as anybody can tell.
+    fn descriptors(&self) -> usize {
+        std::fs::read_dir(self.path("fd")).map_or(0, Iterator::count)
+    }
+
+    fn processor_ticks(&self) -> u64 {
+        // utime and stime are fields 14 and 15 of the whole line.
+        let Some(fields) = self.stat() else {
+            return 0;
+        };
+        let times = fields.split(' ').skip(11).take(2);
+        times
+            .map(|time| time.parse::<u64>().expect("a number"))
+            .sum()
+    }
+
+    /// R runs, S sleeps, T is suspended, Z is a zombie, X is gone.
+    pub(crate) fn state(&self) -> char {
+        let stat = self.stat();
+        stat.and_then(|stat| stat.chars().next()).unwrap_or('X')
+    }
+
+    /// The fields from the third on: the second is the name, which may hold anything.
+    fn stat(&self) -> Option<String> {
+        let stat = self.read("stat")?;
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+        Some(fields.to_owned())
+    }
+
+    /// To be called for processes that nobody has waited for yet, so that the number is theirs.
+    pub(crate) fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.0).expect("a pid fits");
+        // SAFETY: kill touches no memory.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    fn read(&self, file: &str) -> Option<String> {
+        std::fs::read_to_string(self.path(file)).ok()
+    }
+
+    fn path(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.0)
     }
 }
