@@ -18,6 +18,7 @@ mod listen;
 mod models;
 mod options;
 mod process;
+mod ready;
 mod stop;
 mod summary;
 mod wait;

@@ -6,6 +6,7 @@
 use crate::models::Model;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use log::warn;
 use runtime::poller::Kind;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -16,6 +17,9 @@ const BUFFER_BYTES_MAX: u64 = 16 << 20;
 
 /// More OS threads than any machine has processors.
 const WORKERS_MAX: usize = 1024;
+
+/// select cannot watch a descriptor from 1024 on. Two dozen are left for the server's own.
+const SELECT_CONNECTIONS_MAX: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not 0");
 
 /// Sends back every byte it is sent, to many clients at once, by any of the ways there are to do
 /// that.
@@ -120,6 +124,18 @@ impl Options {
     pub(crate) fn workers(&self) -> NonZeroUsize {
         let count = self.workers.or_else(|| self.model().workers());
         count.unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// Lowers the number of connections to what select can watch.
+    pub(crate) fn bound_for_select(&mut self) {
+        let asked = self.max_connections;
+        if asked.is_none_or(|count| count > SELECT_CONNECTIONS_MAX) {
+            warn!(
+                "select watches small descriptors only: at most {SELECT_CONNECTIONS_MAX} \
+                 connections"
+            );
+            self.max_connections = Some(SELECT_CONNECTIONS_MAX);
+        }
     }
 
     /// The most that a connection may hold of what it has read and not yet answered.

@@ -267,12 +267,14 @@ fn kernel_entry(source: &Source, position: usize) -> Option<String> {
 
 #[test]
 fn system_calls_are_made_in_sys_only() {
-    // Goal: one place for system calls. Method: looks for libc's functions, for foreign ones and
-    // for assembly that enters the kernel; an exception that nobody needs any more fails, too.
+    // Goal: one place for system calls, but for the server's models, whose subject they are.
+    // Method: looks for libc's functions, for foreign ones and for assembly that enters the kernel;
+    // an exception that nobody needs any more fails, too.
     let mut violations = Vec::new();
     let mut needed = BTreeSet::new();
     for source in product() {
-        if source.path.starts_with("runtime/src/sys/") {
+        let apart = ["runtime/src/sys/", "server/src/models/"];
+        if apart.iter().any(|path| source.path.starts_with(path)) {
             continue;
         }
         for (position, word) in source.product() {

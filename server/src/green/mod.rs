@@ -12,13 +12,9 @@ pub(crate) mod drain;
 pub(crate) mod service;
 
 use crate::options::Options;
-use log::warn;
 use runtime::poller::Kind;
 use std::io;
 use std::num::NonZeroUsize;
-
-/// select cannot watch a descriptor from 1024 on. Two dozen are left for the server's own.
-const SELECT_CONNECTIONS_MAX: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not 0");
 
 /// Runs `main` as a green thread over the poller that was asked for, and bounds the options by what
 /// that poller can do.
@@ -37,20 +33,10 @@ pub(crate) fn run<T>(
     };
     let mut options = options.clone();
     if kind == Kind::Select {
-        bound_for_select(&mut options);
+        options.bound_for_select();
     }
     runtime::Builder::new()
         .poller(kind)
         .workers(workers.get())
         .run(|| main(&options))
-}
-
-fn bound_for_select(options: &mut Options) {
-    let asked = options.max_connections;
-    if asked.is_none_or(|count| count > SELECT_CONNECTIONS_MAX) {
-        warn!(
-            "select watches small descriptors only: at most {SELECT_CONNECTIONS_MAX} connections"
-        );
-        options.max_connections = Some(SELECT_CONNECTIONS_MAX);
-    }
 }

@@ -7,11 +7,15 @@
 //! comparing two of them shows how their models differ.
 
 mod blocking;
+#[cfg(target_os = "linux")]
+mod epoll;
 mod fork;
 pub(crate) mod green;
 mod green_workers;
+mod nonblocking;
 mod prefork;
 mod prefork_green;
+mod select;
 mod thread_pool;
 mod threads;
 
@@ -110,6 +114,10 @@ impl Model {
             Model::Fork => fork::serve,
             Model::Prefork => prefork::serve,
             Model::PreforkGreen => prefork_green::serve,
+            Model::Nonblocking => nonblocking::serve,
+            Model::Select => select::serve,
+            #[cfg(target_os = "linux")]
+            Model::Epoll => epoll::serve,
             Model::Green => green::serve,
             Model::GreenWorkers => green_workers::serve,
             _ => return None,
