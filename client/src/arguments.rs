@@ -9,10 +9,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::chat::{self, Chat};
 use crate::compare::Compare;
+use crate::pacing::Pace;
 
 /// What `--help` adds after the options.
 const AFTER_HELP: &str = "\
@@ -33,6 +35,8 @@ Keys of --json (durations in the unit that ends the name):
   messages      sent = answered + failed + in_flight
   window        from when all are connected until the end: elapsed_s, answered, bytes,
                 requests_per_s, bytes_per_s (of replies), longest_silence_ns (without any reply)
+  schedule      null without --rate; intended_per_s, achieved_per_s, due, unsent, late (over 1 ms),
+                lateness_ns
   latency_ns    count, min, mean, p50, p90, p99, p99_9, max
   service_ns    the same, from when a message was sent and not from when it was to be
   failures      list of phase, cause, connections, messages, first (the first one in words)
@@ -65,8 +69,18 @@ pub(crate) enum Command {
 
 impl Arguments {
     /// What to do; `client` alone means `client load`.
-    pub(crate) fn into_command(self) -> Command {
-        self.command.unwrap_or(Command::Load(self.load))
+    ///
+    /// # Errors
+    ///
+    /// What contradicts itself is a usage error, as what clap itself refuses.
+    pub(crate) fn into_command(self) -> Result<Command, clap::Error> {
+        let command = self.command.unwrap_or(Command::Load(self.load));
+        if let Command::Load(load) = &command
+            && let Some(words) = load.pace.contradiction(load.size_bytes)
+        {
+            return Err(Arguments::command().error(ErrorKind::ValueValidation, words));
+        }
+        Ok(command)
     }
 }
 
@@ -95,6 +109,9 @@ pub(crate) struct Load {
     /// Instead of a duration: how many messages each connection sends
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     messages: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) pace: Pace,
 
     /// Expect the replies in upper case, as from `server --upper`
     #[arg(long)]
@@ -167,11 +184,11 @@ pub(crate) fn address(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(words: &[&str]) -> Result<Load, clap::Error> {
         let line = std::iter::once("client").chain(words.iter().copied());
-        Arguments::try_parse_from(line).map(|arguments| match arguments.into_command() {
+        let arguments = Arguments::try_parse_from(line)?;
+        arguments.into_command().map(|command| match command {
             Command::Load(load) => load,
             other => panic!("{words:?} is not about load: {other:?}"),
         })
@@ -225,6 +242,12 @@ mod tests {
             vec!["--connect", ":80"],
             vec!["--connect", "::1"],
             vec!["--connect", "::1:80"],
+            vec!["--depth", "0"],
+            vec!["--depth", "60000", "--size", "60000"],
+            vec!["--rate", "fast"],
+            vec!["--rate", "0"],
+            vec!["--rate", "5/s", "--think", "5ms"],
+            vec!["--messages", "3", "--warmup", "1s"],
             vec!["--upper", "load"],
             vec!["unknown"],
         ] {

@@ -2,35 +2,33 @@
 //!
 //! Application on L4. Rests on connect(2), send(2), recv(2), shutdown(2), tcp(7). Written as if
 //! each call blocked, and so right for any thread that a connection has for itself (`style`). What
-//! is here runs once for every message, so it allocates nothing, formats nothing and reads the
-//! clock once: the end of one exchange is the start of the next.
+//! is here runs once for every batch of messages, so it allocates nothing and reads the clock once:
+//! the replies' arrival is the next messages' departure.
 //!
-//! Deliberately not here: time-outs of replies. A timer for each read would be set and cancelled a
-//! hundred thousand times a second for nothing; instead the supervisor (`load`) looks for
-//! connections that wait too long, and shuts them down, which ends their read.
+//! Deliberately not here: what is sent and compared (`flight`), and time-outs of replies. A timer
+//! for each read would be set and cancelled a hundred thousand times a second for nothing; instead
+//! the supervisor (`load`) looks for connections that wait too long, and shuts them down, which
+//! ends their read.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, Phase};
+use crate::flight::{Flight, ROOM_BYTES, Suspect};
 use crate::load::Load;
-use crate::message::{Letters, Message, Origin};
+use crate::message::{Letters, Message};
 use crate::net::{Shutdown, TcpStream};
+use crate::pacing::{Due, Pacer};
 use crate::recorder::Departure;
+use crate::sender::Sender;
 use crate::slot::Slot;
 use crate::thread;
-use crate::verify::{Context, Progress, compare};
 
-/// Room beyond the reply: it shows added bytes at once, and makes a right reply a short read, after
-/// which the runtime knows the socket to be empty without asking.
-const ROOM_BYTES: usize = 64;
 /// More is not read at once: beyond this the memory of many connections matters more than the
 /// calls.
 const READ_BYTES_MAX: usize = 64 * 1024;
-/// A longer message may not fit the socket buffers of both sides; a server that answers while it
-/// reads would then wait for us to read while we wait for it, so sending and reading go on side by
-/// side.
+/// More may not fit the socket buffers of both sides, and is sent by a thread of its own.
 const SEND_ALONE_BYTES_MAX: usize = 16 * 1024;
 /// How long the rest of a wrong reply is waited for, only to describe better what is wrong.
 const GRACE: Duration = Duration::from_millis(100);
@@ -39,6 +37,12 @@ const GRACE: Duration = Duration::from_millis(100);
 pub(crate) fn run(load: &Load, number: u32) {
     let slot = &load.slots[number as usize];
     let mut presence = load.presence();
+    let turn_ns = load.turn_ns(number);
+    if turn_ns > 0 {
+        thread::sleep(Duration::from_nanos(
+            turn_ns.saturating_sub(load.clock.now_ns()),
+        ));
+    }
     let connected = connect(load, number);
     match &connected {
         Ok(stream) => slot.connected(stream),
@@ -46,8 +50,8 @@ pub(crate) fn run(load: &Load, number: u32) {
     }
     presence.arrive();
     let Ok(stream) = connected else { return };
-    load.wait_for_start();
-    let mut exchange = Exchange::new(load, slot, stream, number);
+    let begun_ns = load.wait_for_start();
+    let mut exchange = Exchange::new(load, slot, stream, number, begun_ns);
     let exchanged = exchange.run();
     presence.finish_exchange();
     match exchanged.and_then(|()| exchange.close()) {
@@ -77,138 +81,147 @@ fn connect(load: &Load, number: u32) -> Result<Arc<TcpStream>, Failure> {
     Err(Failure::system(Phase::Connect, &error, detail))
 }
 
+/// What a connection waits for when it has sent what it may.
+enum Wait {
+    /// For a reply.
+    Reply,
+    /// For a reply until this instant, when the next message is due.
+    Until(u64),
+    /// For nothing: all was sent and answered.
+    Over,
+}
+
 /// The exchanging of messages on one connection.
 struct Exchange<'a> {
     load: &'a Load,
     slot: &'a Slot,
     stream: Arc<TcpStream>,
     number: u32,
-    /// The number of the message under way or, between two, of the next.
-    n: u64,
-    /// Shared with the green thread that sends a long one, and with nobody between two messages.
-    outgoing: Arc<Message>,
-    /// What must come back where that is not what was sent.
-    upper: Option<Message>,
+    flight: Flight<'a>,
+    pacer: Pacer<'a>,
     incoming: Vec<u8>,
+    /// Who sends, if that is not done between two reads.
+    sender: Option<Sender>,
 }
 
 impl<'a> Exchange<'a> {
-    fn new(load: &'a Load, slot: &'a Slot, stream: Arc<TcpStream>, number: u32) -> Exchange<'a> {
-        let size_bytes = load.settings.size_bytes as usize;
-        let outgoing = Message::new(number, size_bytes, Letters::Lower);
-        let upper = load
-            .settings
-            .upper
-            .then(|| Message::new(number, size_bytes, Letters::Upper));
-        let incoming = vec![0; (outgoing.len_max() + ROOM_BYTES).min(READ_BYTES_MAX)];
+    fn new(
+        load: &'a Load,
+        slot: &'a Slot,
+        stream: Arc<TcpStream>,
+        number: u32,
+        begun_ns: u64,
+    ) -> Exchange<'a> {
+        let flight = Flight::new(load, number);
+        let incoming = vec![0; (flight.bytes_max() + ROOM_BYTES).min(READ_BYTES_MAX)];
         Exchange {
             load,
             slot,
             stream,
             number,
-            n: 0,
-            outgoing: Arc::new(outgoing),
-            upper,
+            flight,
+            pacer: Pacer::new(load, number, begun_ns),
             incoming,
+            sender: None,
         }
     }
 
-    /// Message after message, each sent when the reply to the last one was found right.
+    /// Sends and receives until all is sent and answered.
     fn run(&mut self) -> Result<(), Failure> {
-        let mut start_ns = self.load.clock.now_ns();
-        loop {
-            let outgoing = Arc::get_mut(&mut self.outgoing);
-            outgoing
-                .expect("who sent the last message has let go of it")
-                .set(self.n);
-            if let Some(upper) = &mut self.upper {
-                upper.set(self.n);
-            }
-            self.slot.count_sent(1);
-            self.slot.wait_since(start_ns);
-            if self.outgoing.bytes().len() <= SEND_ALONE_BYTES_MAX {
-                self.send()?;
-                self.receive()?;
-            } else {
-                self.send_and_receive()?;
-            }
-            let end_ns = self.load.clock.now_ns();
-            self.n += 1;
-            let bytes = self.outgoing.bytes().len() as u64;
-            self.slot.count_answered(1, bytes);
-            let departure = Departure {
-                intended_ns: start_ns,
-                sent_ns: start_ns,
-            };
-            self.load.recorder.record(end_ns, [departure]);
-            if self.load.is_enough(self.n) {
-                return Ok(());
-            }
-            start_ns = end_ns;
+        if self.flight.bytes_max() <= SEND_ALONE_BYTES_MAX {
+            return self.exchange();
         }
-    }
-
-    /// The reply to the message under way.
-    #[inline]
-    fn expected(&self) -> &[u8] {
-        self.upper.as_ref().unwrap_or(&self.outgoing).bytes()
-    }
-
-    #[inline]
-    fn send(&self) -> Result<(), Failure> {
-        let sent = (&*self.stream).write_all(self.outgoing.bytes());
-        sent.map_err(|error| self.system_failure(Phase::Send, &error))
-    }
-
-    /// Reads until the reply is complete, comparing what comes.
-    #[inline]
-    fn receive(&mut self) -> Result<(), Failure> {
-        let mut right = 0;
-        loop {
-            let count = match (&*self.stream).read(&mut self.incoming) {
-                Ok(0) => return Err(self.early_end(right)),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.system_failure(Phase::Receive, &error)),
-            };
-            let expected = self.expected();
-            match compare(&expected[right..], &self.incoming[..count]) {
-                Progress::Complete => return Ok(()),
-                Progress::Partial => right += count,
-                Progress::Wrong { at } => return Err(self.wrong(right, at, count)),
-            }
-        }
-    }
-
-    /// Reads in this green thread while another one sends.
-    fn send_and_receive(&mut self) -> Result<(), Failure> {
-        let stream = Arc::clone(&self.stream);
-        let message = Arc::clone(&self.outgoing);
-        let sender = thread::spawn(move || {
-            let sent = (&*stream).write_all(message.bytes());
-            if sent.is_err() {
-                // The reader would wait for a reply to what has not been sent.
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-            sent
-        });
-        let received = self.receive();
+        let size_bytes = self.load.settings.size_bytes as usize;
+        let message = Message::new(self.number, size_bytes, Letters::Lower);
+        let sender = Sender::start(Arc::clone(&self.stream), message);
+        let sender = sender.map_err(|error| self.flight.system_failure(Phase::Send, &error))?;
+        self.sender = Some(sender);
+        let received = self.exchange();
         if received.is_err() {
-            // And the sender would wait for room that nobody makes.
+            // The sender would wait for room that nobody makes.
             let _ = self.stream.shutdown(Shutdown::Both);
         }
-        let sent = match sender.join() {
-            Ok(sent) => sent,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
+        let sent = self.sender.take().map_or(Ok(()), Sender::end);
         match (received, sent) {
-            (Ok(()), Ok(())) => Ok(()),
+            (received, Ok(())) => received,
             (Err(failure), Err(_)) if failure.phase == Phase::Verify => Err(failure),
             // What has not been sent cannot have been answered: the reader's end is only a
             // consequence.
-            (_, Err(error)) => Err(self.system_failure(Phase::Send, &error)),
-            (Err(failure), Ok(())) => Err(failure),
+            (_, Err(error)) => Err(self.flight.system_failure(Phase::Send, &error)),
         }
+    }
+
+    fn exchange(&mut self) -> Result<(), Failure> {
+        let mut now_ns = self.load.clock.now_ns();
+        loop {
+            let wait = self.launch(now_ns);
+            self.send()?;
+            match wait {
+                Wait::Over => return Ok(()),
+                Wait::Until(due_ns) if !self.wait_readable(due_ns)? => {
+                    now_ns = self.load.clock.now_ns();
+                }
+                Wait::Reply | Wait::Until(_) => now_ns = self.receive()?,
+            }
+        }
+    }
+
+    /// Makes all messages that may go now.
+    #[inline]
+    fn launch(&mut self, now_ns: u64) -> Wait {
+        while self.flight.has_room() {
+            match self.pacer.due(self.flight.sent(), now_ns) {
+                Due::Never if self.flight.is_empty() => return Wait::Over,
+                Due::Never => break,
+                Due::At(due_ns) if due_ns > now_ns => return Wait::Until(due_ns),
+                Due::At(due_ns) => self.flight.launch(Departure {
+                    intended_ns: self.pacer.launch(due_ns, now_ns),
+                    sent_ns: now_ns,
+                }),
+            }
+        }
+        Wait::Reply
+    }
+
+    #[inline]
+    fn send(&mut self) -> Result<(), Failure> {
+        match &self.sender {
+            Some(sender) => sender.grant(self.flight.sent()),
+            None if self.flight.batch().is_empty() => {}
+            None => {
+                let sent = (&*self.stream).write_all(self.flight.batch());
+                sent.map_err(|error| self.flight.system_failure(Phase::Send, &error))?;
+            }
+        }
+        self.flight.end_batch();
+        Ok(())
+    }
+
+    /// Whether something comes before `until_ns`.
+    fn wait_readable(&self, until_ns: u64) -> Result<bool, Failure> {
+        let left_ns = until_ns.saturating_sub(self.load.clock.now_ns());
+        runtime::io::wait_readable(&*self.stream, Some(Duration::from_nanos(left_ns)))
+            .map_err(|error| self.flight.system_failure(Phase::Receive, &error))
+    }
+
+    /// Takes what is there, or comes next; when that was.
+    #[inline]
+    fn receive(&mut self) -> Result<u64, Failure> {
+        let count = loop {
+            match (&*self.stream).read(&mut self.incoming) {
+                Ok(0) => return Err(self.flight.early_end()),
+                Ok(count) => break count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(self.flight.system_failure(Phase::Receive, &error));
+                }
+            }
+        };
+        let now_ns = self.load.clock.now_ns();
+        let replies = self.flight.receive(&self.incoming[..count], now_ns);
+        let replies = replies.map_err(|suspect| self.describe(suspect))?;
+        self.pacer.replied(replies, now_ns);
+        Ok(now_ns)
     }
 
     /// Tells the server that no more will come and reads to the end: nothing may follow the last
@@ -216,138 +229,40 @@ impl<'a> Exchange<'a> {
     fn close(&mut self) -> Result<(), Failure> {
         self.slot.wait_since(self.load.clock.now_ns());
         let ended = self.stream.shutdown(Shutdown::Write);
-        ended.map_err(|error| self.system_failure(Phase::Close, &error))?;
+        ended.map_err(|error| self.flight.system_failure(Phase::Close, &error))?;
         loop {
             match (&*self.stream).read(&mut self.incoming) {
-                Ok(0) if self.slot.timed_out() => return Err(self.timed_out(Phase::Close)),
+                Ok(0) if self.slot.timed_out() => {
+                    return Err(self.flight.timed_out(Phase::Close));
+                }
                 Ok(0) => return Ok(()),
                 Ok(count) => {
-                    let tail = self.incoming[..count].to_vec();
-                    let tail = self.await_rest(tail, READ_BYTES_MAX);
-                    return Err(self.describe(&[], &tail, 0));
+                    let now_ns = self.load.clock.now_ns();
+                    if let Err(suspect) = self.flight.receive(&self.incoming[..count], now_ns) {
+                        return Err(self.describe(suspect));
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.system_failure(Phase::Close, &error)),
+                Err(error) => return Err(self.flight.system_failure(Phase::Close, &error)),
             }
         }
     }
-}
 
-/// The cause of an end that the server made.
-const CLOSED: &str = "closed by the server";
-
-/// What went wrong, in words. None of this runs while all goes well.
-impl Exchange<'_> {
-    fn place(&self) -> String {
-        format!("connection {}, message {}", self.number, self.n)
-    }
-
+    /// What is wrong, told better when the rest has come or no more comes for a while.
     #[cold]
-    fn system_failure(&self, phase: Phase, error: &io::Error) -> Failure {
-        if self.slot.timed_out() {
-            return self.timed_out(phase);
-        }
-        Failure::system(phase, error, self.place())
-    }
-
-    fn timed_out(&self, phase: Phase) -> Failure {
-        let timeout = humantime::format_duration(self.load.settings.timeout);
-        Failure::new(
-            phase,
-            "timed out",
-            format!("{}: nothing for {timeout}", self.place()),
-        )
-    }
-
-    /// The stream ended when `right` bytes of the reply had come.
-    #[cold]
-    fn early_end(&self, right: usize) -> Failure {
-        if right == 0 && self.slot.timed_out() {
-            return self.timed_out(Phase::Receive);
-        }
-        let end = if self.slot.timed_out() {
-            "timed out"
-        } else {
-            CLOSED
-        };
-        let cause = if right == 0 {
-            end.to_owned()
-        } else {
-            format!("{end} in mid-reply")
-        };
-        let of = self.outgoing.bytes().len();
-        let detail = format!(
-            "{}: {right} of {of} bytes had come, all right",
-            self.place()
-        );
-        Failure::new(Phase::Receive, cause, detail)
-    }
-
-    /// After `right` right bytes `count` have come of which the one at `at` is wrong.
-    #[cold]
-    fn wrong(&self, right: usize, at: usize, count: usize) -> Failure {
-        let expected = self.expected();
-        let received = [&expected[..right], &self.incoming[..count]].concat();
-        let received = self.await_rest(received, expected.len());
-        self.describe(expected, &received, right + at)
-    }
-
-    /// Reads on until `len` bytes are there or no more come for a while.
-    fn await_rest(&self, mut received: Vec<u8>, len: usize) -> Vec<u8> {
+    fn describe(&self, mut suspect: Suspect) -> Failure {
         let end = Instant::now() + GRACE;
         let mut piece = [0; 4096];
-        while received.len() < len {
+        while suspect.wants_more() {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
                 break;
             }
             match (&*self.stream).read(&mut piece) {
                 Ok(0) | Err(_) => break,
-                Ok(count) => received.extend_from_slice(&piece[..count]),
+                Ok(count) => suspect.received.extend_from_slice(&piece[..count]),
             }
         }
-        received
+        self.flight.describe(&suspect)
     }
-
-    fn describe(&self, expected: &[u8], received: &[u8], at: usize) -> Failure {
-        let context = Context {
-            own: Origin {
-                connection: self.number,
-                n: self.n,
-            },
-            size_bytes: self.load.settings.size_bytes as usize,
-            letters: if self.upper.is_some() {
-                Letters::Upper
-            } else {
-                Letters::Lower
-            },
-            connections: self.load.settings.connections,
-            // Nobody has sent more messages than all together.
-            n_max: self.load.totals().sent,
-        };
-        let fault = context.diagnose(expected, received, at);
-        let place = if expected.is_empty() {
-            format!("connection {}, after the last reply", self.number)
-        } else {
-            format!("{}, byte {at}", self.place())
-        };
-        let detail = format!(
-            "{place}: {fault}; wanted {}, got {}",
-            excerpt(expected, at),
-            excerpt(received, at)
-        );
-        Failure::new(Phase::Verify, fault.cause(), detail)
-    }
-}
-
-/// A few bytes from `at` on, as text.
-fn excerpt(bytes: &[u8], at: usize) -> String {
-    const BYTES_MAX: usize = 24;
-    let rest = &bytes[at.min(bytes.len())..];
-    if rest.is_empty() {
-        return "the end".to_owned();
-    }
-    let shown = rest[..rest.len().min(BYTES_MAX)].escape_ascii();
-    let more = if rest.len() > BYTES_MAX { "..." } else { "" };
-    format!("\"{shown}{more}\"")
 }

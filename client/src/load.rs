@@ -46,6 +46,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Border {
     pub(crate) at_ns: u64,
     pub(crate) cpu: Duration,
+    pub(crate) sent: u64,
     pub(crate) answered: u64,
     pub(crate) bytes: u64,
 }
@@ -82,6 +83,9 @@ pub(crate) struct Load {
     lag: Mutex<Times>,
     gate: Gate,
     stop: AtomicBool,
+    /// When the first connection was to be made, and when all were up.
+    connecting_since_ns: OnceLock<u64>,
+    started_ns: OnceLock<u64>,
     window_start: OnceLock<Border>,
     window_end: OnceLock<Border>,
 }
@@ -136,16 +140,45 @@ impl Load {
         lock(&self.connect_times).record_ns(time_ns);
     }
 
-    /// Parks until all connections are up.
-    pub(crate) fn wait_for_start(&self) {
-        self.gate.wait();
+    /// When connection `number` is to be made, all of them evenly over the time of `--ramp`.
+    pub(crate) fn turn_ns(&self, number: u32) -> u64 {
+        let ramp_ns = self.settings.pace.ramp.map_or(0, nanoseconds);
+        let share = u128::from(ramp_ns) * u128::from(number);
+        let share = share / u128::from(self.settings.connections);
+        self.connecting_since_ns.get().unwrap_or(&0) + share as u64
     }
 
-    /// Whether a connection that has had `answered` replies may end.
+    /// Parks until all connections are up; when that was.
+    pub(crate) fn wait_for_start(&self) -> u64 {
+        self.gate.wait();
+        let started_ns = self.started_ns();
+        started_ns.expect("the gate is opened after the start was noted")
+    }
+
+    /// When all connections were up, if they are.
+    pub(crate) fn started_ns(&self) -> Option<u64> {
+        self.started_ns.get().copied()
+    }
+
+    /// When sending ends, if time ends it.
+    pub(crate) fn end_ns(&self) -> u64 {
+        match (self.extent, self.started_ns()) {
+            (Extent::Duration(duration), Some(started_ns)) => {
+                started_ns + self.warmup_ns() + nanoseconds(duration)
+            }
+            _ => u64::MAX,
+        }
+    }
+
+    fn warmup_ns(&self) -> u64 {
+        self.settings.pace.warmup.map_or(0, nanoseconds)
+    }
+
+    /// Whether a connection that has sent `sent` messages sends no more.
     #[inline]
-    pub(crate) fn is_enough(&self, answered: u64) -> bool {
+    pub(crate) fn is_enough(&self, sent: u64) -> bool {
         match self.extent {
-            Extent::Messages(messages) => answered >= messages,
+            Extent::Messages(messages) => sent >= messages,
             // Relaxed: nothing else is told by it.
             Extent::Duration(_) => self.stop.load(Ordering::Relaxed),
         }
@@ -189,6 +222,7 @@ impl Load {
             Ok(addresses) if !addresses.is_empty() => {
                 let result = self.addresses.set(addresses);
                 result.expect("the name is resolved once");
+                let _ = self.connecting_since_ns.set(self.clock.now_ns());
                 return true;
             }
             Ok(_) => {
@@ -201,12 +235,21 @@ impl Load {
         false
     }
 
+    /// All are up: lets them send. The window is opened now or, by the supervisor, after the
+    /// warm-up.
     fn start(&self) {
-        let start = self.border();
-        self.recorder.open(start.at_ns);
-        let result = self.window_start.set(start);
-        assert!(result.is_ok(), "the last connection comes up once");
+        let _ = self.started_ns.set(self.clock.now_ns());
+        if self.warmup_ns() == 0 {
+            self.open_window();
+        }
         self.gate.open();
+    }
+
+    fn open_window(&self) {
+        let start = self.border();
+        if self.window_start.set(start).is_ok() {
+            self.recorder.open(start.at_ns);
+        }
     }
 
     fn border(&self) -> Border {
@@ -214,12 +257,16 @@ impl Load {
         Border {
             at_ns: self.clock.now_ns(),
             cpu: process_cpu_time(),
+            sent: totals.sent,
             answered: totals.answered,
             bytes: totals.answered_bytes,
         }
     }
 
     fn end_window(&self) {
+        if self.window_start.get().is_none() {
+            return;
+        }
         let end = self.border();
         if self.window_end.set(end).is_ok() {
             self.recorder.close(end.at_ns);
@@ -262,8 +309,8 @@ impl Load {
 
     /// How long the connections took to come up.
     pub(crate) fn connect_elapsed(&self) -> Duration {
-        let start = self.window_start.get();
-        Duration::from_nanos(start.map_or_else(|| self.clock.now_ns(), |start| start.at_ns))
+        let started_ns = self.started_ns();
+        Duration::from_nanos(started_ns.unwrap_or_else(|| self.clock.now_ns()))
     }
 
     /// The window so far, if it was opened.
@@ -280,18 +327,20 @@ impl Load {
         let connections = settings.connections;
         Load {
             extent: settings.extent(),
-            settings,
             clock: Clock::new(),
             addresses: OnceLock::new(),
             slots: (0..connections).map(|_| Slot::new()).collect(),
-            recorder: Recorder::new(false),
+            recorder: Recorder::new(settings.pace.rate.is_some()),
             failures: Mutex::default(),
             connect_times: Mutex::new(Times::new()),
             lag: Mutex::new(Times::new()),
             gate: Gate::new(connections),
             stop: AtomicBool::new(false),
+            connecting_since_ns: OnceLock::new(),
+            started_ns: OnceLock::new(),
             window_start: OnceLock::new(),
             window_end: OnceLock::new(),
+            settings,
         }
     }
 
@@ -323,6 +372,12 @@ impl Load {
             let signal = signal.load(Ordering::Relaxed);
             if signal != 0 {
                 return Outcome::Interrupted(signal as i32);
+            }
+            if let Some(started_ns) = self.started_ns()
+                && self.window_start.get().is_none()
+                && now_ns.saturating_sub(started_ns) >= self.warmup_ns()
+            {
+                self.open_window();
             }
             if let Some(start) = self.window_start.get() {
                 self.watch_window(start, now_ns, now_ns - before_ns);

@@ -12,15 +12,18 @@ mod clock;
 mod compare;
 mod connection;
 mod failure;
+mod flight;
 mod gate;
 mod limits;
 mod load;
 mod measure;
 mod message;
+mod pacing;
 mod print;
 mod progress;
 mod recorder;
 mod report;
+mod sender;
 mod slot;
 mod style;
 mod verify;
@@ -50,7 +53,10 @@ const EXIT_SIGNAL: u8 = 128;
 
 fn main() -> ExitCode {
     env_logger::init();
-    let done = match Arguments::parse().into_command() {
+    let done = match Arguments::parse()
+        .into_command()
+        .unwrap_or_else(|error| error.exit())
+    {
         Command::Load(settings) => run(settings),
         Command::Chat(settings) => chat::run(settings),
         Command::Compare(settings) => compare::run(&settings),

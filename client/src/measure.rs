@@ -36,6 +36,11 @@ impl Times {
         self.0.saturating_record(time_ns);
     }
 
+    /// How many are longer.
+    pub(crate) fn count_above(&self, time_ns: u64) -> u64 {
+        self.0.count_between(time_ns + 1, u64::MAX)
+    }
+
     /// Takes in what `other` has.
     pub(crate) fn add(&mut self, other: &Times) {
         let added = self.0.add(&other.0);

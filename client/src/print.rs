@@ -12,7 +12,8 @@ use indicatif::{DecimalBytes, HumanCount};
 
 use crate::failure::Phase;
 use crate::measure::Summary;
-use crate::report::{Effort, OutcomeWord, Report, Window};
+use crate::pacing::Schedule;
+use crate::report::{Effort, OutcomeWord, Report, Settings, Window};
 
 /// The report as text, for standard output.
 pub(crate) fn report(report: &Report) -> String {
@@ -30,7 +31,7 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
     };
     writeln!(
         text,
-        "{} connections to {}, messages of {} bytes{}, {extent}{}\n",
+        "{} connections to {}, messages of {} bytes{}{}, {extent}{}\n",
         HumanCount(report.connections.asked),
         settings.connect,
         HumanCount(settings.size_bytes.into()),
@@ -39,6 +40,7 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
         } else {
             ""
         },
+        pace(settings),
         if report.outcome == OutcomeWord::Interrupted {
             " (interrupted)"
         } else {
@@ -50,11 +52,45 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
     if let Some(window) = &report.window {
         write_rates(text, window)?;
     }
+    if let Some(schedule) = &report.schedule {
+        write_schedule(text, schedule)?;
+    }
     write_latencies(text, report)?;
     if let Some(effort) = &report.client {
         write_effort(text, effort)?;
     }
     write_failures(text, report)
+}
+
+/// How it was sent, where that is not one message after the other.
+fn pace(settings: &Settings) -> String {
+    let mut text = String::new();
+    let seconds = |seconds: f64| time(Duration::from_secs_f64(seconds));
+    if settings.depth > 1 {
+        text += &format!(", {} in flight each", HumanCount(settings.depth.into()));
+    }
+    if let Some(rate) = settings.rate_per_s {
+        text += &format!(", {}/s", number(rate));
+    }
+    if let Some(think_s) = settings.think_s {
+        text += &format!(", {} between them", seconds(think_s));
+    }
+    if let Some(ramp_s) = settings.ramp_s {
+        text += &format!(", made over {}", seconds(ramp_s));
+    }
+    if let Some(warmup_s) = settings.warmup_s {
+        text += &format!(", after {} that are not measured", seconds(warmup_s));
+    }
+    text
+}
+
+/// A rate may be a fraction.
+fn number(value: f64) -> String {
+    if value >= 10.0 {
+        HumanCount(value.round() as u64).to_string()
+    } else {
+        format!("{value:.3}")
+    }
 }
 
 fn write_connections(text: &mut String, report: &Report) -> fmt::Result {
@@ -108,11 +144,37 @@ fn write_rates(text: &mut String, window: &Window) -> fmt::Result {
     )
 }
 
+fn write_schedule(text: &mut String, schedule: &Schedule) -> fmt::Result {
+    writeln!(
+        text,
+        "schedule     {}/s intended, {}/s achieved; {} due, {} never sent, {} over 1 ms late",
+        number(schedule.intended_per_s),
+        number(schedule.achieved_per_s),
+        HumanCount(schedule.due),
+        HumanCount(schedule.unsent),
+        HumanCount(schedule.late),
+    )
+}
+
 /// One table of all times, so that their columns can be compared.
 fn write_latencies(text: &mut String, report: &Report) -> fmt::Result {
     let lag = report.client.as_ref().and_then(|effort| effort.lag_ns);
+    // Without a schedule response and service are the same.
+    let scheduled = report.schedule.as_ref();
     let rows = [
-        ("reply", report.latency_ns),
+        (
+            if scheduled.is_some() {
+                "response"
+            } else {
+                "reply"
+            },
+            report.latency_ns,
+        ),
+        ("service", scheduled.and(report.service_ns)),
+        (
+            "sent late",
+            scheduled.and_then(|schedule| schedule.lateness_ns),
+        ),
         ("connect", report.connect.latency_ns),
         ("loop's lag", lag),
     ];

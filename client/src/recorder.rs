@@ -31,8 +31,16 @@ pub(crate) struct Interval {
     pub(crate) start_ns: u64,
     pub(crate) end_ns: u64,
     service: Times,
-    /// Nothing where there is no schedule: it would be the same as `service`.
-    response: Option<Times>,
+    /// Nothing where there is no schedule: `response` would be the same as `service`.
+    scheduled: Option<Scheduled>,
+}
+
+/// What a schedule adds.
+#[derive(Debug)]
+struct Scheduled {
+    response: Times,
+    /// How long after it was due each message was sent.
+    lateness: Times,
 }
 
 impl Interval {
@@ -41,7 +49,10 @@ impl Interval {
             start_ns: 0,
             end_ns: 0,
             service: Times::new(),
-            response: is_paced.then(Times::new),
+            scheduled: is_paced.then(|| Scheduled {
+                response: Times::new(),
+                lateness: Times::new(),
+            }),
         }
     }
 
@@ -50,15 +61,21 @@ impl Interval {
     }
 
     pub(crate) fn response(&self) -> &Times {
-        self.response.as_ref().unwrap_or(&self.service)
+        let scheduled = self.scheduled.as_ref();
+        scheduled.map_or(&self.service, |scheduled| &scheduled.response)
+    }
+
+    pub(crate) fn lateness(&self) -> Option<&Times> {
+        Some(&self.scheduled.as_ref()?.lateness)
     }
 
     /// Takes the replies of `other` in, whose time follows.
     fn add(&mut self, other: &Interval) {
         self.end_ns = other.end_ns;
         self.service.add(&other.service);
-        if let (Some(response), Some(more)) = (&mut self.response, &other.response) {
-            response.add(more);
+        if let (Some(scheduled), Some(more)) = (&mut self.scheduled, &other.scheduled) {
+            scheduled.response.add(&more.response);
+            scheduled.lateness.add(&more.lateness);
         }
     }
 }
@@ -72,6 +89,8 @@ pub(crate) struct Recorder {
 
 #[derive(Debug)]
 struct Inner {
+    /// What comes before the window is not measured.
+    is_open: bool,
     current: Interval,
     total: Interval,
     silence: Silence,
@@ -101,6 +120,7 @@ impl Recorder {
         Recorder {
             is_paced,
             inner: Mutex::new(Inner {
+                is_open: false,
                 current: Interval::new(is_paced),
                 total: Interval::new(is_paced),
                 silence: Silence::default(),
@@ -112,14 +132,22 @@ impl Recorder {
     #[inline]
     pub(crate) fn record(&self, now_ns: u64, answered: impl IntoIterator<Item = Departure>) {
         let mut inner = lock(&self.inner);
+        if !inner.is_open {
+            return;
+        }
         inner.silence.end(now_ns);
         let Interval {
-            service, response, ..
+            service, scheduled, ..
         } = &mut inner.current;
         for departure in answered {
-            service.record_ns(now_ns.saturating_sub(departure.sent_ns));
-            if let Some(response) = response {
-                response.record_ns(now_ns.saturating_sub(departure.intended_ns));
+            let Departure {
+                intended_ns,
+                sent_ns,
+            } = departure;
+            service.record_ns(now_ns.saturating_sub(sent_ns));
+            if let Some(Scheduled { response, lateness }) = scheduled {
+                response.record_ns(now_ns.saturating_sub(intended_ns));
+                lateness.record_ns(sent_ns.saturating_sub(intended_ns));
             }
         }
     }
@@ -127,6 +155,7 @@ impl Recorder {
     /// The window begins: the first interval, and the wait for the first reply.
     pub(crate) fn open(&self, now_ns: u64) {
         let mut inner = lock(&self.inner);
+        inner.is_open = true;
         inner.current.start_ns = now_ns;
         inner.total.start_ns = now_ns;
         inner.silence.since_ns = now_ns;
@@ -200,6 +229,8 @@ mod tests {
             assert_eq!((total.start_ns, total.end_ns), (1_000, 20_000));
             assert_eq!(total.service().summary().unwrap().count, 2);
             assert_eq!(times(total), (2_000, 500));
+            let late = total.lateness().unwrap().summary().unwrap();
+            assert!(late.max.abs_diff(1_999) <= 1, "{late:?}");
         });
     }
 

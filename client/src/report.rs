@@ -16,6 +16,7 @@ use crate::arguments::{self, Extent};
 use crate::failure::{FailureBook, Phase};
 use crate::load::{Books, Border, Load, Outcome};
 use crate::measure::{Summary, Times, limit};
+use crate::pacing::{Rate, Schedule};
 use crate::slot::State;
 
 #[derive(Debug, Serialize)]
@@ -26,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) connect: Connect,
     pub(crate) messages: Messages,
     pub(crate) window: Option<Window>,
+    /// How far `--rate` was kept.
+    pub(crate) schedule: Option<Schedule>,
     /// From when a message was to be sent, or was sent where there is no schedule.
     pub(crate) latency_ns: Option<Summary>,
     /// From when it was sent.
@@ -53,6 +56,11 @@ pub(crate) struct Settings {
     pub(crate) size_bytes: u32,
     pub(crate) duration_s: Option<f64>,
     pub(crate) messages: Option<u64>,
+    pub(crate) depth: u32,
+    pub(crate) rate_per_s: Option<f64>,
+    pub(crate) think_s: Option<f64>,
+    pub(crate) ramp_s: Option<f64>,
+    pub(crate) warmup_s: Option<f64>,
     pub(crate) upper: bool,
     pub(crate) timeout_s: f64,
     pub(crate) connect_timeout_s: f64,
@@ -153,6 +161,7 @@ impl Report {
                 in_flight: books.totals.in_flight(),
             },
             window: window.map(|(start, end)| window_of(&start, &end, silence_ns)),
+            schedule: window.and_then(|(start, end)| Schedule::of(load, &start, &end)),
             latency_ns: latency,
             service_ns: service,
             latency_curve_ns: curve,
@@ -200,6 +209,7 @@ fn settings_of(load: &Load) -> Settings {
         connect,
         connections,
         size_bytes,
+        pace,
         upper,
         ..
     } = &load.settings;
@@ -214,6 +224,11 @@ fn settings_of(load: &Load) -> Settings {
         size_bytes: *size_bytes,
         duration_s,
         messages,
+        depth: pace.depth,
+        rate_per_s: pace.rate.map(Rate::per_s),
+        think_s: pace.think.as_ref().map(Duration::as_secs_f64),
+        ramp_s: pace.ramp.as_ref().map(Duration::as_secs_f64),
+        warmup_s: pace.warmup.as_ref().map(Duration::as_secs_f64),
         upper: *upper,
         timeout_s: load.settings.timeout.as_secs_f64(),
         connect_timeout_s: load.settings.connect_timeout.as_secs_f64(),

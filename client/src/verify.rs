@@ -8,6 +8,7 @@
 //! compared as far as it goes, so that a wrong byte is found when it comes and not when a time-out
 //! ends the wait.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use crate::message::{Letters, Message, Origin, origin_of_filler, origin_of_header};
@@ -26,6 +27,8 @@ pub(crate) enum Fault {
     Extra { bytes: usize },
     /// Bytes of an earlier message of this connection came again.
     Repeated { n: u64 },
+    /// A later message of this connection came first.
+    Early { n: u64 },
     /// Bytes of another connection's message.
     Foreign(Origin),
     /// The right letters in the wrong case.
@@ -40,6 +43,7 @@ impl Fault {
             Fault::Missing { .. } => "missing bytes",
             Fault::Extra { .. } => "extra bytes",
             Fault::Repeated { .. } => "repeated bytes",
+            Fault::Early { .. } => "replies out of order",
             Fault::Foreign(_) => "bytes of another connection",
             Fault::Case { .. } => "wrong case",
         }
@@ -54,6 +58,7 @@ impl fmt::Display for Fault {
             Fault::Missing { bytes } => write!(formatter, "{bytes} left out"),
             Fault::Extra { bytes } => write!(formatter, "{bytes} that nobody sent"),
             Fault::Repeated { n } => write!(formatter, "message {n} came again"),
+            Fault::Early { n } => write!(formatter, "message {n} came before its turn"),
             Fault::Foreign(Origin { connection, n }) => {
                 write!(
                     formatter,
@@ -94,22 +99,23 @@ pub(crate) enum Progress {
 /// Compares what arrived with what is still to come of a reply.
 #[inline]
 pub(crate) fn compare(expected: &[u8], received: &[u8]) -> Progress {
-    if expected == received {
-        return Progress::Complete;
+    let len = received.len().min(expected.len());
+    if expected[..len] != received[..len] {
+        return first_difference(expected, received);
     }
-    compare_partial(expected, received)
+    match received.len().cmp(&expected.len()) {
+        Ordering::Less => Progress::Partial,
+        Ordering::Equal => Progress::Complete,
+        Ordering::Greater => Progress::Wrong { at: len },
+    }
 }
 
 #[cold]
-fn compare_partial(expected: &[u8], received: &[u8]) -> Progress {
-    let differs = expected
-        .iter()
-        .zip(received)
-        .position(|(wanted, got)| wanted != got);
-    match differs {
-        Some(at) => Progress::Wrong { at },
-        None if received.len() > expected.len() => Progress::Wrong { at: expected.len() },
-        None => Progress::Partial,
+fn first_difference(expected: &[u8], received: &[u8]) -> Progress {
+    let mut pairs = expected.iter().zip(received);
+    let at = pairs.position(|(wanted, got)| wanted != got);
+    Progress::Wrong {
+        at: at.expect("they were found to differ"),
     }
 }
 
@@ -117,6 +123,8 @@ fn compare_partial(expected: &[u8], received: &[u8]) -> Progress {
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) own: Origin,
+    /// Messages of this connection that were sent: those from `own` on are in flight.
+    pub(crate) sent: u64,
     pub(crate) size_bytes: usize,
     pub(crate) letters: Letters,
     /// Senders that exist: connections below this ...
@@ -126,15 +134,19 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// What is wrong with `received`, whose byte `at` is the first that differs from `expected`.
+    /// What is wrong with `received`, whose byte `at` is the first that differs from `expected`:
+    /// the replies, in one piece, to all messages in flight.
     pub(crate) fn diagnose(&self, expected: &[u8], received: &[u8], at: usize) -> Fault {
         // Somebody's bytes first: they also look like changed, missing or extra ones.
         if let Some(origin) = self.stranger(expected.len(), received, at) {
-            return if origin.connection == self.own.connection {
-                Fault::Repeated { n: origin.n }
-            } else {
-                Fault::Foreign(origin)
-            };
+            if origin.connection != self.own.connection {
+                return Fault::Foreign(origin);
+            }
+            if origin.n <= self.own.n {
+                return Fault::Repeated { n: origin.n };
+            }
+            // With all that should follow it, this is a gap and no change of order.
+            return gap(expected, received, at).unwrap_or(Fault::Early { n: origin.n });
         }
         let (wanted, got) = (&expected[at..], &received[at..]);
         let aligned = &expected[..received.len().min(expected.len())];
@@ -146,11 +158,8 @@ impl Context {
                 upper_expected: self.letters == Letters::Upper,
             };
         }
-        if let Some(bytes) = expected.len().checked_sub(received.len())
-            && bytes > 0
-            && wanted.ends_with(got)
-        {
-            return Fault::Missing { bytes };
+        if let Some(gap) = gap(expected, received, at) {
+            return gap;
         }
         if let Some(bytes) = received.len().checked_sub(expected.len())
             && bytes > 0
@@ -189,8 +198,10 @@ impl Context {
     }
 
     fn filler_origin(&self, bytes: &[u8]) -> Option<Origin> {
-        // A few blocks tell all; a reply may have millions.
-        let bytes = &bytes[..bytes.len().min(SEARCH_BYTES_MAX)];
+        // What follows the line's end is somebody else's. And a few blocks tell all; a reply may
+        // have millions.
+        let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(bytes);
+        let bytes = &line[..line.len().min(SEARCH_BYTES_MAX)];
         let origin = origin_of_filler(bytes, self.connections, self.n_max)?;
         self.exists(&origin).then_some(origin)
     }
@@ -198,11 +209,18 @@ impl Context {
     /// A message can only have come from a connection that exists, and not from our own future.
     fn exists(&self, origin: &Origin) -> bool {
         if origin.connection == self.own.connection {
-            origin.n <= self.own.n
+            origin.n < self.sent
         } else {
             origin.connection < self.connections && origin.n <= self.n_max
         }
     }
+}
+
+/// Bytes left out at `at`, if that explains all that came.
+fn gap(expected: &[u8], received: &[u8], at: usize) -> Option<Fault> {
+    let bytes = expected.len().checked_sub(received.len())?;
+    let is_gap = bytes > 0 && expected[at..].ends_with(&received[at..]);
+    is_gap.then_some(Fault::Missing { bytes })
 }
 
 #[cfg(test)]
@@ -215,6 +233,7 @@ mod tests {
     fn context(own: Origin, size_bytes: usize) -> Context {
         Context {
             own,
+            sent: own.n + 1,
             size_bytes,
             letters: Letters::Lower,
             connections: 400,
