@@ -16,8 +16,8 @@ pub(crate) struct Model {
     pub(crate) name: &'static str,
     /// How many clients it serves at once, [`MANY`] at most; the others wait for them to leave.
     pub(crate) at_once: usize,
-    /// A client may have to wait for another to leave though fewer than `at_once` are there: the
-    /// kernel has put both into the queue of the same process.
+    /// A client may have to wait though the limit is not reached: the kernel has put it into the
+    /// queue of a process that has its share.
     pub(crate) has_queues: bool,
     /// It works with several processes.
     pub(crate) has_processes: bool,
@@ -67,6 +67,7 @@ pub(crate) const fn model(name: &'static str) -> Model {
         },
         b"prefork-green" => Model {
             name,
+            has_queues: true,
             has_processes: true,
             ..FREE
         },
@@ -82,7 +83,7 @@ pub(crate) const fn model(name: &'static str) -> Model {
 impl Model {
     /// Whether a client is served while another one stays.
     pub(crate) const fn serves_beside_another(self) -> bool {
-        self.at_once > 1 && !self.has_queues
+        self.at_once == MANY || (self.at_once > 1 && !self.has_queues)
     }
 
     /// A command that runs the server in this model.
