@@ -253,9 +253,9 @@ impl Server {
         self.of_family("status", "VmRSS:")
     }
 
-    /// Its memory, in which pages that its processes share are counted once.
+    /// What it has written to memory; pages that its processes share are counted once.
     pub(crate) fn memory_kib(&self) -> u64 {
-        self.of_family("smaps_rollup", "Pss:")
+        self.of_family("smaps_rollup", "Pss_Anon:")
     }
 
     /// The sum of a number that each process has in a file of the kernel's.
