@@ -190,9 +190,16 @@ fn serve_one(
 ) -> io::Result<Summary> {
     let service = Service::new(options, None);
     service.number_from(number);
-    let drain = Drain::start(&service, options.drain_timeout, stop)?;
+    let drain = Drain::start(&service, options.drain_timeout, stop);
+    if let Err(error) = &drain {
+        // It can be served all the same. When the server stops its parent will have to kill it.
+        warn!("connection {number} would not hear of a stop: {error}");
+    }
     blocking::start(service.welcome(stream, peer), &service);
-    Ok(drain.finish(None))
+    Ok(match drain {
+        Ok(drain) => drain.finish(None),
+        Err(_) => service.summary(None),
+    })
 }
 
 /// Sees whether a child that has ended has told what became of its connection.
