@@ -19,6 +19,8 @@ mod models;
 mod options;
 mod process;
 mod ready;
+#[cfg(target_os = "linux")]
+mod ring;
 mod stop;
 mod summary;
 mod wait;
