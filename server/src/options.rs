@@ -76,8 +76,8 @@ pub(crate) struct Options {
           value_parser = clap::value_parser!(u64).range(1..=BUFFER_BYTES_MAX))]
     buffer: u64,
 
-    /// How green threads ask the kernel which sockets are ready: epoll, kqueue, poll or select
-    /// [default: the one RUNTIME_POLLER names, or else the best there is]
+    /// How green threads and the selector ask the kernel which sockets are ready: epoll, kqueue,
+    /// poll or select [default: the one RUNTIME_POLLER names, or else the best there is]
     #[arg(long, value_name = "NAME")]
     pub(crate) poller: Option<Kind>,
 }
@@ -102,8 +102,8 @@ impl Options {
                 "--model {model} has no number of workers to choose; --workers is for {able}"
             ));
         }
-        if options.poller.is_some() && !model.is_green() {
-            let able = Model::names(Model::is_green);
+        if options.poller.is_some() && !model.has_poller() {
+            let able = Model::names(Model::has_poller);
             return refuse(format!(
                 "--model {model} has its own way to wait; --poller is for {able}"
             ));

@@ -48,7 +48,7 @@ const STRANGERS: [(&str, &str); 4] = [
 ];
 
 /// Calls of the system outside of `sys`: the file, what it says, and why it may.
-const EXCEPTIONS: [(&str, &str, &str); 18] = [
+const EXCEPTIONS: [(&str, &str, &str); 21] = [
     (
         "server/src/process/fork.rs",
         "libc::sigemptyset",
@@ -88,6 +88,21 @@ const EXCEPTIONS: [(&str, &str, &str); 18] = [
         "server/src/farewell.rs",
         "libc::ioctl",
         "asks how much the peer has yet to acknowledge, which no std type tells; it never waits",
+    ),
+    (
+        "server/src/ring/kernel.rs",
+        "libc::syscall",
+        "makes the two calls of io_uring, for which the C library has no functions",
+    ),
+    (
+        "server/src/ring/mapping.rs",
+        "libc::mmap",
+        "shares the rings of io_uring with the kernel; it never waits",
+    ),
+    (
+        "server/src/ring/mapping.rs",
+        "libc::munmap",
+        "ends what mmap began; it never waits",
     ),
     (
         "server/src/wait.rs",

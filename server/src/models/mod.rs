@@ -6,6 +6,8 @@
 //! model what it is: how it waits, accepts, reads and writes. Files have the same shape, so that
 //! comparing two of them shows how their models differ.
 
+#[cfg(target_os = "linux")]
+mod aio;
 mod blocking;
 #[cfg(target_os = "linux")]
 mod epoll;
@@ -16,6 +18,9 @@ mod nonblocking;
 mod prefork;
 mod prefork_green;
 mod select;
+mod selector;
+#[cfg(target_os = "linux")]
+mod signal;
 mod thread_pool;
 mod threads;
 
@@ -118,6 +123,11 @@ impl Model {
             Model::Select => select::serve,
             #[cfg(target_os = "linux")]
             Model::Epoll => epoll::serve,
+            Model::Selector => selector::serve,
+            #[cfg(target_os = "linux")]
+            Model::Signal => signal::serve,
+            #[cfg(target_os = "linux")]
+            Model::Aio => aio::serve,
             Model::Green => green::serve,
             Model::GreenWorkers => green_workers::serve,
             _ => return None,
@@ -137,11 +147,11 @@ impl Model {
         }
     }
 
-    /// Whether its connections are served by green threads.
-    pub(crate) fn is_green(self) -> bool {
+    /// Whether it stands on a poller of the runtime, which can be chosen.
+    pub(crate) fn has_poller(self) -> bool {
         matches!(
             self,
-            Model::Green | Model::GreenWorkers | Model::PreforkGreen
+            Model::Selector | Model::Green | Model::GreenWorkers | Model::PreforkGreen
         )
     }
 

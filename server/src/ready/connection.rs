@@ -72,17 +72,21 @@ pub(crate) struct Connection {
     pub(crate) number: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
-    socket: TcpStream,
-    buffer: Vec<u8>,
+    pub(super) socket: TcpStream,
+    pub(super) buffer: Vec<u8>,
     buffer_bytes_max: usize,
-    begin: usize,
-    end: usize,
+    pub(super) begin: usize,
+    pub(super) end: usize,
     /// A read has found the end of the stream.
     pub(super) is_at_end: bool,
     /// Its socket is shut for reading: the end need not be the peer's.
     pub(super) is_finishing: bool,
     /// It has found the end, and looks again in a moment.
     pub(super) is_resting: bool,
+    /// The last read has found nothing.
+    pub(crate) is_drained: bool,
+    /// It is over, but an operation is still under way on it (see `lending`).
+    pub(crate) is_leaving: bool,
     /// Something has come or gone since anybody asked.
     pub(super) has_moved: bool,
     /// When it was last noticed that something had.
@@ -107,6 +111,8 @@ impl Connection {
             is_at_end: false,
             is_finishing: false,
             is_resting: false,
+            is_drained: false,
+            is_leaving: false,
             has_moved: false,
             moved_at: Instant::now(),
             watched: Interest::FIRST,
@@ -121,25 +127,16 @@ impl Connection {
     ///
     /// If the connection is broken.
     pub(crate) fn receive(&mut self) -> io::Result<&mut [u8]> {
-        let (is_first, begin) = (!self.has_output(), self.end);
         if self.wants().read {
-            match self.socket.read(&mut self.buffer[begin..]) {
-                Ok(0) => self.is_at_end = true,
-                Ok(count) => {
-                    self.end += count;
-                    self.bytes_in += count as u64;
-                    // A peer that says much and takes nothing is as good as gone.
-                    self.has_moved |= is_first;
+            match self.socket.read(&mut self.buffer[self.end..]) {
+                Ok(count) => return Ok(self.take_in(count)),
+                Err(error) if is_for_later(&error) => {
+                    self.is_drained = error.kind() == ErrorKind::WouldBlock;
                 }
-                Err(error) if is_for_later(&error) => {}
                 Err(error) => return Err(error),
             }
-            if self.end == self.buffer.len() {
-                let bytes = (2 * self.end).min(self.buffer_bytes_max);
-                self.buffer.resize(bytes, 0);
-            }
         }
-        Ok(&mut self.buffer[begin..self.end])
+        Ok(&mut [])
     }
 
     /// Sends what is in the queue, once, and keeps what the kernel does not take.
@@ -153,16 +150,36 @@ impl Connection {
         }
         match self.socket.write(&self.buffer[self.begin..self.end]) {
             Ok(count) => {
-                self.begin += count;
-                self.bytes_out += count as u64;
-                self.has_moved = true;
-                if self.begin == self.end {
-                    (self.begin, self.end) = (0, 0);
-                }
+                self.take_out(count);
                 Ok(())
             }
             Err(error) if is_for_later(&error) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Adds what has been read into the buffer to the queue, and gives it back. Nothing is the end.
+    pub(super) fn take_in(&mut self, count: usize) -> &mut [u8] {
+        let (is_first, begin) = (!self.has_output(), self.end);
+        self.is_at_end |= count == 0;
+        self.end += count;
+        self.bytes_in += count as u64;
+        // A peer that says much and takes nothing is as good as gone.
+        self.has_moved |= is_first && count > 0;
+        if self.end == self.buffer.len() {
+            let bytes = (2 * self.end).min(self.buffer_bytes_max);
+            self.buffer.resize(bytes, 0);
+        }
+        &mut self.buffer[begin..self.end]
+    }
+
+    /// Takes what has been sent from the queue.
+    pub(super) fn take_out(&mut self, count: usize) {
+        self.begin += count;
+        self.bytes_out += count as u64;
+        self.has_moved = true;
+        if self.begin == self.end {
+            (self.begin, self.end) = (0, 0);
         }
     }
 

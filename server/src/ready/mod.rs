@@ -26,6 +26,8 @@
 
 mod connection;
 mod idle;
+#[cfg(target_os = "linux")]
+mod lending;
 mod limits;
 mod service;
 mod steps;
@@ -33,6 +35,8 @@ mod steps;
 use std::time::Duration;
 
 pub(crate) use connection::{Connection, Interest};
+#[cfg(target_os = "linux")]
+pub(crate) use lending::Task;
 pub(crate) use service::{Next, Service};
 
 /// How many connections are accepted in one round at most: those who are there already are not to

@@ -88,6 +88,11 @@ impl Service {
     /// If the socket cannot be made non-blocking.
     pub(crate) fn welcome(&mut self, socket: TcpStream, peer: SocketAddr) -> io::Result<RawFd> {
         socket.set_nonblocking(true)?;
+        Ok(self.enroll(socket, peer))
+    }
+
+    /// The same for a socket that waits as it does by itself.
+    pub(crate) fn enroll(&mut self, socket: TcpStream, peer: SocketAddr) -> RawFd {
         self.last_number += 1;
         let fd = socket.as_raw_fd();
         let connection = Connection::new(self.last_number, socket, self.buffer_bytes);
@@ -106,7 +111,7 @@ impl Service {
         info!("connection {} accepted from {peer}", self.last_number);
         self.limits.enter();
         self.books.peak = self.books.peak.max(self.limits.open());
-        Ok(fd)
+        fd
     }
 
     /// Decides whether accepting can go on after `error`: at once, or when there may be room again.
