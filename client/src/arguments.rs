@@ -14,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::chat::{self, Chat};
 use crate::compare::Compare;
+use crate::hostile;
 use crate::pacing::Pace;
 
 /// What `--help` adds after the options.
@@ -40,6 +41,9 @@ Keys of --json (durations in the unit that ends the name):
   latency_ns    count, min, mean, p50, p90, p99, p99_9, max
   service_ns    the same, from when a message was sent and not from when it was to be
   failures      list of phase, cause, connections, messages, first (the first one in words)
+  hostile       list of kind, connections (at a time), connects, refused, acts (what the kind is there
+                for), ended_by_server, sent_bytes, received_bytes, failures (wrong or no answers),
+                first_refusal, first_failure; connections of other keys are the measured ones alone
   client        cpu_s, cpu_share (1 = one core), cpu_per_request_ns, lag_ns, limit (null, or why the
                 client itself held the rate back)";
 
@@ -67,16 +71,22 @@ pub(crate) enum Command {
     Compare(Compare),
 }
 
+/// What this process is to do; ends it with what is wrong, if the words do not make sense.
+pub(crate) fn command() -> Command {
+    let command = Arguments::parse().into_command();
+    command.unwrap_or_else(|error| error.exit())
+}
+
 impl Arguments {
     /// What to do; `client` alone means `client load`.
     ///
     /// # Errors
     ///
     /// What contradicts itself is a usage error, as what clap itself refuses.
-    pub(crate) fn into_command(self) -> Result<Command, clap::Error> {
+    fn into_command(self) -> Result<Command, clap::Error> {
         let command = self.command.unwrap_or(Command::Load(self.load));
         if let Command::Load(load) = &command
-            && let Some(words) = load.pace.contradiction(load.size_bytes)
+            && let Some(words) = load.contradiction()
         {
             return Err(Arguments::command().error(ErrorKind::ValueValidation, words));
         }
@@ -129,6 +139,9 @@ pub(crate) struct Load {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub(crate) hostile: hostile::Options,
+
     /// Show no progress while it runs
     #[arg(long, short)]
     pub(crate) quiet: bool,
@@ -144,6 +157,27 @@ pub(crate) enum Extent {
 }
 
 impl Load {
+    /// What is wrong with the words together, where each alone is right.
+    fn contradiction(&self) -> Option<String> {
+        let pace = self.pace.contradiction(self.size_bytes);
+        pace.or_else(|| self.hostile.contradiction(self.connections))
+    }
+
+    /// The connections that do as they should, and are measured.
+    pub(crate) fn measured_connections(&self) -> u32 {
+        self.connections
+            .saturating_sub(self.hostile.count(self.connections))
+    }
+
+    /// Ports that connections which come and go leave behind.
+    pub(crate) fn lingering_ports(&self) -> u32 {
+        let length = match self.extent() {
+            Extent::Duration(duration) => Some(duration),
+            Extent::Messages(_) => None,
+        };
+        self.hostile.lingering_ports(self.connections, length)
+    }
+
     /// When a connection has sent enough.
     pub(crate) fn extent(&self) -> Extent {
         match (self.messages, self.duration) {
@@ -187,11 +221,10 @@ mod tests {
 
     fn parse(words: &[&str]) -> Result<Load, clap::Error> {
         let line = std::iter::once("client").chain(words.iter().copied());
-        let arguments = Arguments::try_parse_from(line)?;
-        arguments.into_command().map(|command| match command {
-            Command::Load(load) => load,
+        match Arguments::try_parse_from(line)?.into_command()? {
+            Command::Load(load) => Ok(load),
             other => panic!("{words:?} is not about load: {other:?}"),
-        })
+        }
     }
 
     #[test]
@@ -249,6 +282,8 @@ mod tests {
             vec!["--rate", "5/s", "--think", "5ms"],
             vec!["--messages", "3", "--warmup", "1s"],
             vec!["--upper", "load"],
+            vec!["--hostile", "reset"],
+            vec!["--connections", "2", "--hostile", "reset=50,idle=49"],
             vec!["unknown"],
         ] {
             let error = parse(&words).expect_err(&format!("{words:?} was taken"));

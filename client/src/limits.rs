@@ -12,6 +12,8 @@ use std::ops::RangeInclusive;
 
 use rlimit::Resource;
 
+use crate::arguments;
+
 /// Descriptors besides the connections: the standard three, the poller, wakers, a name look-up,
 /// files.
 const SPARE_DESCRIPTORS: u64 = 32;
@@ -19,12 +21,13 @@ const SPARE_DESCRIPTORS: u64 = 32;
 /// Which local ports the kernel gives to connections; only Linux tells it so.
 const PORT_RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// Raises the soft limit of descriptors as far as `connections` need.
+/// Raises the soft limit of descriptors as far as the connections need, hostile ones included.
 ///
 /// # Errors
 ///
 /// What stands in the way of that many connections, one remedy for each.
-pub(crate) fn prepare(connections: u32) -> Result<(), Vec<String>> {
+pub(crate) fn prepare(settings: &arguments::Load) -> Result<(), Vec<String>> {
+    let connections = settings.connections;
     let mut obstacles = Vec::new();
     match raise_descriptor_limit(connections) {
         Ok(None) => {}
@@ -35,7 +38,9 @@ pub(crate) fn prepare(connections: u32) -> Result<(), Vec<String>> {
     let range = fs::read_to_string(PORT_RANGE_FILE)
         .ok()
         .and_then(|text| port_range(&text));
-    obstacles.extend(range.and_then(|range| port_obstacle(connections, &range)));
+    obstacles.extend(
+        range.and_then(|range| port_obstacle(connections, settings.lingering_ports(), &range)),
+    );
     if obstacles.is_empty() {
         Ok(())
     } else {
@@ -69,21 +74,28 @@ fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
     Some(first..=last)
 }
 
-/// All connections go to one address and port, so each needs a local port of its own.
-fn port_obstacle(connections: u32, range: &RangeInclusive<u16>) -> Option<String> {
+/// All connections go to one address and port, so each needs a local port of its own. Hostile ones
+/// that come and go leave ports behind that nobody can use for a while: `lingering`.
+fn port_obstacle(connections: u32, lingering: u32, range: &RangeInclusive<u16>) -> Option<String> {
     let ports = range.len();
-    if connections as usize <= ports {
+    let needed = connections as usize + lingering as usize;
+    if needed <= ports {
         return None;
     }
+    let for_hostile = match lingering {
+        0 => String::new(),
+        lingering => format!(", and {lingering} more for hostile ones that come and go"),
+    };
+    let connections_max = ports.saturating_sub(lingering as usize);
     let (first, last) = (range.start(), range.end());
-    let remedy = if connections <= 64_512 {
+    let remedy = if needed <= 64_512 {
         "widen the range with `sysctl -w net.ipv4.ip_local_port_range='1024 65535'`, or ask for"
     } else {
         "no range has that many: run several clients from several addresses, or ask for"
     };
     Some(format!(
-        "{connections} connections to one address need as many local ports, \
-         and the system has {ports} ({first} to {last}): {remedy} at most {ports} \
+        "{connections} connections to one address need as many local ports{for_hostile}, \
+         and the system has {ports} ({first} to {last}): {remedy} at most {connections_max} \
          with --connections"
     ))
 }
@@ -104,13 +116,17 @@ mod tests {
     fn too_few_ports_are_told_with_the_remedy() {
         // Goal: the exact border, and the remedy on each side of what can be had. Method: calls it
         // there.
-        assert_eq!(port_obstacle(100, &(1000..=1099)), None);
-        let small = port_obstacle(101, &(1000..=1099)).unwrap();
+        assert_eq!(port_obstacle(100, 0, &(1000..=1099)), None);
+        assert_eq!(port_obstacle(90, 10, &(1000..=1099)), None);
+        let lingering = port_obstacle(91, 10, &(1000..=1099)).unwrap();
+        assert!(lingering.contains("and 10 more"), "{lingering}");
+        assert!(lingering.contains("at most 90 with"), "{lingering}");
+        let small = port_obstacle(101, 0, &(1000..=1099)).unwrap();
         assert!(
             small.contains("sysctl -w net.ipv4.ip_local_port_range"),
             "{small}"
         );
-        let large = port_obstacle(70_000, &(1024..=65_535)).unwrap();
+        let large = port_obstacle(70_000, 0, &(1024..=65_535)).unwrap();
         assert!(large.contains("several clients"), "{large}");
     }
 }

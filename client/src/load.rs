@@ -18,6 +18,7 @@ use crate::arguments::{self, Extent};
 use crate::clock::{Clock, nanoseconds};
 use crate::failure::{Failure, FailureBook, Phase, words_of};
 use crate::gate::Gate;
+use crate::hostile;
 use crate::measure::{Times, process_cpu_time};
 use crate::net::{SocketAddr, ToSocketAddrs};
 use crate::progress::Progress;
@@ -78,6 +79,8 @@ pub(crate) struct Load {
     addresses: OnceLock<Vec<SocketAddr>>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) recorder: Recorder,
+    /// Of those that misbehave, who are in none of the other books.
+    pub(crate) hostile: hostile::Book,
     failures: Mutex<FailureBook>,
     connect_times: Mutex<Times>,
     lag: Mutex<Times>,
@@ -324,8 +327,9 @@ impl Load {
 /// The run itself.
 impl Load {
     pub(crate) fn new(settings: arguments::Load) -> Load {
-        let connections = settings.connections;
+        let connections = settings.measured_connections();
         Load {
+            hostile: hostile::Book::new(&settings.hostile, settings.connections),
             extent: settings.extent(),
             clock: Clock::new(),
             addresses: OnceLock::new(),
@@ -347,9 +351,11 @@ impl Load {
     /// Runs to the end, or until a signal arrives in `signal`.
     pub(crate) fn run(self: &Arc<Load>, signal: &AtomicUsize, progress: &mut Progress) -> Outcome {
         let join = style::green::start(self);
+        let gang = hostile::start(self);
         let outcome = self.supervise(signal, progress);
         progress.finish();
         if outcome == Outcome::Complete {
+            gang.stop();
             // The connections report failures; a panic is a mistake of this program.
             if let Err(panic) = join() {
                 std::panic::resume_unwind(panic);

@@ -14,6 +14,7 @@ mod connection;
 mod failure;
 mod flight;
 mod gate;
+mod hostile;
 mod limits;
 mod load;
 mod measure;
@@ -33,14 +34,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 // Whatever waits comes from here, under the names that std gives it.
 use runtime::{net, thread};
 
-use arguments::{Arguments, Command};
+use arguments::Command;
 use failure::{Failure, Phase};
 use load::{Load, Outcome};
 use progress::Progress;
@@ -53,10 +53,7 @@ const EXIT_SIGNAL: u8 = 128;
 
 fn main() -> ExitCode {
     env_logger::init();
-    let done = match Arguments::parse()
-        .into_command()
-        .unwrap_or_else(|error| error.exit())
-    {
+    let done = match arguments::command() {
         Command::Load(settings) => run(settings),
         Command::Chat(settings) => chat::run(settings),
         Command::Compare(settings) => compare::run(&settings),
@@ -79,7 +76,7 @@ fn run(settings: arguments::Load) -> Result<ExitCode, String> {
         }
     };
     let signal = catch_signals().map_err(|error| format!("signals cannot be caught: {error}"))?;
-    let prepared = limits::prepare(settings.connections);
+    let prepared = limits::prepare(&settings);
     let (report, outcome) = match prepared {
         Ok(()) => runtime::Builder::new()
             .run(move || load(settings, &signal))

@@ -11,6 +11,7 @@ use std::time::Duration;
 use indicatif::{DecimalBytes, HumanCount};
 
 use crate::failure::Phase;
+use crate::hostile;
 use crate::measure::Summary;
 use crate::pacing::Schedule;
 use crate::report::{Effort, OutcomeWord, Report, Settings, Window};
@@ -59,6 +60,7 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
     if let Some(effort) = &report.client {
         write_effort(text, effort)?;
     }
+    hostile::write(text, &report.hostile)?;
     write_failures(text, report)
 }
 

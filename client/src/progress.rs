@@ -83,7 +83,7 @@ impl Progress {
         let connected = load.totals().connections_in(State::Open);
         let failed = load.failed();
         let mut words = if load.window().is_none() {
-            let all = HumanCount(u64::from(load.settings.connections));
+            let all = HumanCount(load.slots.len() as u64);
             format!("connecting: {} of {all}", HumanCount(connected))
         } else {
             let rate = (load.totals().answered - self.answered) as f64 / since.as_secs_f64();
@@ -109,7 +109,7 @@ fn share(load: &Load) -> (u64, u64) {
     match load.extent() {
         Extent::Messages(messages) => (
             load.totals().answered,
-            messages.saturating_mul(u64::from(load.settings.connections)),
+            messages.saturating_mul(load.slots.len() as u64),
         ),
         Extent::Duration(duration) => {
             let elapsed = load

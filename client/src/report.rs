@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::arguments::{self, Extent};
 use crate::failure::{FailureBook, Phase};
+use crate::hostile;
 use crate::load::{Books, Border, Load, Outcome};
 use crate::measure::{Summary, Times, limit};
 use crate::pacing::{Rate, Schedule};
@@ -36,6 +37,7 @@ pub(crate) struct Report {
     /// Pairs of quantile and time.
     pub(crate) latency_curve_ns: Option<Vec<(f64, u64)>>,
     pub(crate) failures: Vec<Kind>,
+    pub(crate) hostile: Vec<hostile::Line>,
     pub(crate) client: Option<Effort>,
 }
 
@@ -62,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) ramp_s: Option<f64>,
     pub(crate) warmup_s: Option<f64>,
     pub(crate) upper: bool,
+    /// The mix of hostile connections in the words of the command line.
+    pub(crate) hostile: Option<String>,
     pub(crate) timeout_s: f64,
     pub(crate) connect_timeout_s: f64,
 }
@@ -166,6 +170,7 @@ impl Report {
             service_ns: service,
             latency_curve_ns: curve,
             failures: failures_of(&books.failures),
+            hostile: hostile::lines(&load.hostile),
             client: window.map(|(start, end)| effort_of(&start, &end, lag)),
         };
         report.check();
@@ -200,7 +205,7 @@ impl Report {
 
     /// Whether all went well as far as it went.
     pub(crate) fn is_clean(&self) -> bool {
-        self.failures.is_empty()
+        self.failures.is_empty() && self.hostile.iter().all(|line| line.failures == 0)
     }
 }
 
@@ -230,6 +235,7 @@ fn settings_of(load: &Load) -> Settings {
         ramp_s: pace.ramp.as_ref().map(Duration::as_secs_f64),
         warmup_s: pace.warmup.as_ref().map(Duration::as_secs_f64),
         upper: *upper,
+        hostile: load.settings.hostile.words(),
         timeout_s: load.settings.timeout.as_secs_f64(),
         connect_timeout_s: load.settings.connect_timeout.as_secs_f64(),
     }

@@ -36,7 +36,7 @@ pub(crate) fn start(load: &Arc<Load>) -> Join {
 }
 
 fn start_connections(load: &Arc<Load>, handles: &Handles) {
-    for number in 0..load.settings.connections {
+    for number in 0..load.slots.len() as u32 {
         let name = format!("connection {number}");
         let theirs = Arc::clone(load);
         let spawned = thread::Builder::new()

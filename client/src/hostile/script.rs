@@ -1,0 +1,176 @@
+//! The messages of a misbehaving connection, and whether what came back is what must come back.
+//!
+//! Application on L4. The same messages as everybody's, so that wrong bytes are traced to whoever
+//! sent them; of those that are sent in a row, the answers are compared as one stream.
+//!
+//! Deliberately not here: the diagnosis of a wrong answer (`verify`).
+
+use std::io::{self, ErrorKind, Read};
+
+use super::peer::{End, Peer};
+use crate::message::{Letters, Message, Origin};
+use crate::net::TcpStream;
+use crate::verify::{Context, Progress, compare};
+
+/// What one connection sends, one message after the other.
+pub(super) struct Script<'a> {
+    peer: &'a Peer,
+    /// The number of the next message.
+    n: u64,
+    outgoing: Message,
+    /// What must come back where that is not what was sent.
+    upper: Option<Message>,
+}
+
+/// What reading once has brought.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// Bytes, all of them right.
+    Bytes,
+    /// The end of the stream.
+    End,
+    /// Nothing within the stream's time-out.
+    Nothing,
+}
+
+/// Some messages in a row.
+pub(super) struct Burst {
+    pub(super) sent: Vec<u8>,
+    expected: Vec<u8>,
+    /// Where each message begins, and its number.
+    starts: Vec<(usize, u64)>,
+    /// How much has come back, and was right.
+    right: usize,
+}
+
+impl<'a> Script<'a> {
+    pub(super) fn new(peer: &'a Peer) -> Script<'a> {
+        let settings = &peer.load.settings;
+        let message = |letters| Message::new(peer.number, settings.size_bytes as usize, letters);
+        Script {
+            peer,
+            n: 0,
+            outgoing: message(Letters::Lower),
+            upper: settings.upper.then(|| message(Letters::Upper)),
+        }
+    }
+
+    /// The next `count` messages.
+    pub(super) fn next(&mut self, count: usize) -> Burst {
+        let mut burst = Burst {
+            sent: Vec::new(),
+            expected: Vec::new(),
+            starts: Vec::new(),
+            right: 0,
+        };
+        for _ in 0..count {
+            self.outgoing.set(self.n);
+            let sent = self.outgoing.bytes();
+            burst.starts.push((burst.sent.len(), self.n));
+            burst.sent.extend_from_slice(sent);
+            let expected = match &mut self.upper {
+                None => sent,
+                Some(upper) => {
+                    upper.set(self.n);
+                    upper.bytes()
+                }
+            };
+            burst.expected.extend_from_slice(expected);
+            self.n += 1;
+        }
+        burst
+    }
+
+    /// Reads once and checks what came.
+    pub(super) fn read(&self, mut stream: &TcpStream, burst: &mut Burst) -> Result<Came, End> {
+        let mut piece = [0; 4096];
+        let count = loop {
+            match stream.read(&mut piece) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_time_out(&error) => return Ok(Came::Nothing),
+                other => break other?,
+            }
+        };
+        self.peer
+            .enter(|tally| tally.received_bytes += count as u64);
+        if count == 0 {
+            return Ok(Came::End);
+        }
+        match compare(&burst.expected[burst.right..], &piece[..count]) {
+            Progress::Wrong { at } => {
+                return Err(End::Wrong(self.describe(burst, &piece[..count], at)));
+            }
+            Progress::Partial | Progress::Complete => burst.right += count,
+        }
+        Ok(Came::Bytes)
+    }
+
+    /// After what was right came `piece`, whose byte `at` is wrong.
+    fn describe(&self, burst: &Burst, piece: &[u8], at: usize) -> String {
+        let settings = &self.peer.load.settings;
+        let at = burst.right + at;
+        let received = [&burst.expected[..burst.right], piece].concat();
+        let (start, n) = burst.message_at(at);
+        let end = burst.end_of(n);
+        let context = Context {
+            own: Origin {
+                connection: self.peer.number,
+                n,
+            },
+            size_bytes: settings.size_bytes as usize,
+            letters: match self.upper {
+                Some(_) => Letters::Upper,
+                None => Letters::Lower,
+            },
+            connections: settings.connections,
+            // Nobody has sent more messages than all together, or than this one.
+            n_max: self.peer.load.totals().sent.max(self.n),
+        };
+        let received = &received[start..];
+        let fault = context.diagnose(&burst.expected[start..end], received, at - start);
+        format!("{}, byte {}: {fault}", self.place(n), at - start)
+    }
+
+    fn place(&self, n: u64) -> String {
+        format!("connection {}, message {n}", self.peer.number)
+    }
+
+    /// Fewer bytes came than had to.
+    pub(super) fn cut_short(&self, burst: &Burst, how: &str) -> End {
+        let (_, n) = burst.message_at(burst.right);
+        let (right, len) = (burst.right, burst.expected.len());
+        End::Wrong(format!(
+            "{}: {how}, {right} of {len} bytes had come",
+            self.place(n)
+        ))
+    }
+
+    /// Nothing came for as long as a reply may take.
+    pub(super) fn timed_out(&self, burst: &Burst) -> End {
+        let timeout = humantime::format_duration(self.peer.load.settings.timeout);
+        self.cut_short(burst, &format!("nothing for {timeout}"))
+    }
+}
+
+/// Whether a time-out of the stream has passed.
+pub(super) fn is_time_out(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+impl Burst {
+    pub(super) fn is_answered(&self) -> bool {
+        self.right == self.expected.len()
+    }
+
+    /// Where the message begins that the byte `at` is of, and its number; for a byte behind the
+    /// last message, that one.
+    fn message_at(&self, at: usize) -> (usize, u64) {
+        let before = self.starts.iter().rev().find(|(start, _)| *start <= at);
+        *before.expect("a burst has a message, which begins at its first byte")
+    }
+
+    fn end_of(&self, n: u64) -> usize {
+        let next = self.starts.iter().find(|(_, other)| *other == n + 1);
+        next.map_or(self.expected.len(), |(start, _)| *start)
+    }
+}
