@@ -42,8 +42,8 @@ Keys of --json (durations in the unit that ends the name):
   service_ns    the same, from when a message was sent and not from when it was to be
   failures      list of phase, cause, connections, messages, first (the first one in words)
   hostile       list of kind, connections (at a time), connects, refused, acts (what the kind is there
-                for), ended_by_server, sent_bytes, received_bytes, failures (wrong or no answers),
-                first_refusal, first_failure; connections of other keys are the measured ones alone
+                for), ended_by_server (or never answered), sent_bytes, received_bytes, failures
+                (wrong or missing answers), first_refusal, first_failure; connections of other keys are the measured ones alone
   client        cpu_s, cpu_share (1 = one core), cpu_per_request_ns, lag_ns, limit (null, or why the
                 client itself held the rate back)";
 

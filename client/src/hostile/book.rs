@@ -19,7 +19,7 @@ pub(crate) struct Tally {
     pub(crate) refused: u64,
     /// How often the kind did what it is there for.
     pub(crate) acts: u64,
-    /// Connections that the server ended, in whichever way.
+    /// Connections that the server ended, in whichever way, or never answered.
     pub(crate) ended: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,

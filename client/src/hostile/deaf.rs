@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::peer::Peer;
 use super::script::{Script, is_time_out};
 use crate::net::TcpStream;
+use crate::thread;
 
 /// Who has taken nothing for so long takes no more.
 const FULL_AFTER: Duration = Duration::from_millis(200);
@@ -50,6 +51,8 @@ fn fill(
                 Ok(count) => {
                     peer.enter(|tally| tally.sent_bytes += count as u64);
                     rest = &rest[count..];
+                    // As long as there is room, nothing else would let the others on.
+                    thread::yield_now();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_time_out(&error) => {

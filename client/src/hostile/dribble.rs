@@ -19,6 +19,7 @@ pub(super) fn run(peer: &Peer) -> ! {
     let mut script = Script::new(peer);
     loop {
         let stream = peer.connect();
+        script.begin();
         let end = loop {
             let message = script.next(1);
             match exchange(peer, &script, &stream, message) {

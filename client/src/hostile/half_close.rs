@@ -24,6 +24,7 @@ pub(super) fn run(peer: &Peer) -> ! {
     let mut script = Script::new(peer);
     loop {
         let stream = peer.connect();
+        script.begin();
         let first = script.next(1);
         let rest = script.next(messages);
         let exchange = Exchange {

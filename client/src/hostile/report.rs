@@ -51,12 +51,12 @@ pub(crate) fn lines(book: &Book) -> Vec<Line> {
 /// What an act of this kind is.
 fn act_of(kind: Kind) -> &'static str {
     match kind {
-        Kind::Reset => "resets in mid-message",
-        Kind::HalfClose => "half-closes, all answered",
-        Kind::Dribble => "messages byte by byte, all answered",
-        Kind::Deaf => "times until the kernel took no more",
-        Kind::Idle => "times connected and silent",
-        Kind::Churn => "times come and gone",
+        Kind::Reset => "reset in mid-message",
+        Kind::HalfClose => "half-closed and all answered",
+        Kind::Dribble => "sent byte by byte and answered",
+        Kind::Deaf => "sent until the kernel took no more",
+        Kind::Idle => "connected and silent",
+        Kind::Churn => "came and went",
     }
 }
 
@@ -84,9 +84,9 @@ pub(crate) fn write(text: &mut String, lines: &[Line]) -> fmt::Result {
         let sent = DecimalBytes(line.sent_bytes).to_string();
         writeln!(
             text,
-            "{sent:>13}  {} {}",
-            HumanCount(line.acts),
-            act_of(line.kind)
+            "{sent:>13}  {}: {}",
+            act_of(line.kind),
+            HumanCount(line.acts)
         )?;
     }
     for line in lines {

@@ -5,6 +5,7 @@
 //!
 //! Deliberately not here: the diagnosis of a wrong answer (`verify`).
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind, Read};
 
 use super::peer::{End, Peer};
@@ -20,6 +21,8 @@ pub(super) struct Script<'a> {
     outgoing: Message,
     /// What must come back where that is not what was sent.
     upper: Option<Message>,
+    /// Something has come on the current connection.
+    was_answered: Cell<bool>,
 }
 
 /// What reading once has brought.
@@ -52,7 +55,13 @@ impl<'a> Script<'a> {
             n: 0,
             outgoing: message(Letters::Lower),
             upper: settings.upper.then(|| message(Letters::Upper)),
+            was_answered: Cell::new(false),
         }
+    }
+
+    /// A new connection carries what comes next.
+    pub(super) fn begin(&self) {
+        self.was_answered.set(false);
     }
 
     /// The next `count` messages.
@@ -96,6 +105,7 @@ impl<'a> Script<'a> {
         if count == 0 {
             return Ok(Came::End);
         }
+        self.was_answered.set(true);
         match compare(&burst.expected[burst.right..], &piece[..count]) {
             Progress::Wrong { at } => {
                 return Err(End::Wrong(self.describe(burst, &piece[..count], at)));
@@ -145,8 +155,12 @@ impl<'a> Script<'a> {
         ))
     }
 
-    /// Nothing came for as long as a reply may take.
+    /// Nothing came for as long as a reply may take. Who was never answered may still wait to be
+    /// accepted, which a server at its limit may well leave undone.
     pub(super) fn timed_out(&self, burst: &Burst) -> End {
+        if !self.was_answered.get() {
+            return End::Server;
+        }
         let timeout = humantime::format_duration(self.peer.load.settings.timeout);
         self.cut_short(burst, &format!("nothing for {timeout}"))
     }
