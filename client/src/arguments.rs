@@ -41,9 +41,10 @@ Keys of --json (durations in the unit that ends the name):
   latency_ns    count, min, mean, p50, p90, p99, p99_9, max
   service_ns    the same, from when a message was sent and not from when it was to be
   failures      list of phase, cause, connections, messages, first (the first one in words)
-  hostile       list of kind, connections (at a time), connects, refused, acts (what the kind is there
-                for), ended_by_server (or never answered), sent_bytes, received_bytes, failures
-                (wrong or missing answers), first_refusal, first_failure; connections of other keys are the measured ones alone
+  hostile       list of kind, connections (at a time), connects, refused, acts (what the kind is
+                there for), ended_by_server (or never answered), sent_bytes, received_bytes,
+                failures (wrong or missing answers), first_refusal, first_failure; of them nothing
+                is in any other key
   client        cpu_s, cpu_share (1 = one core), cpu_per_request_ns, lag_ns, limit (null, or why the
                 client itself held the rate back)";
 

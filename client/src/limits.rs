@@ -12,8 +12,6 @@ use std::ops::RangeInclusive;
 
 use rlimit::Resource;
 
-use crate::arguments;
-
 /// Descriptors besides the connections: the standard three, the poller, wakers, a name look-up,
 /// files.
 const SPARE_DESCRIPTORS: u64 = 32;
@@ -21,13 +19,13 @@ const SPARE_DESCRIPTORS: u64 = 32;
 /// Which local ports the kernel gives to connections; only Linux tells it so.
 const PORT_RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// Raises the soft limit of descriptors as far as the connections need, hostile ones included.
+/// Raises the soft limit of descriptors as far as `connections` need, of which those that come and
+/// go leave so many ports behind.
 ///
 /// # Errors
 ///
 /// What stands in the way of that many connections, one remedy for each.
-pub(crate) fn prepare(settings: &arguments::Load) -> Result<(), Vec<String>> {
-    let connections = settings.connections;
+pub(crate) fn prepare(connections: u32, lingering_ports: u32) -> Result<(), Vec<String>> {
     let mut obstacles = Vec::new();
     match raise_descriptor_limit(connections) {
         Ok(None) => {}
@@ -38,9 +36,7 @@ pub(crate) fn prepare(settings: &arguments::Load) -> Result<(), Vec<String>> {
     let range = fs::read_to_string(PORT_RANGE_FILE)
         .ok()
         .and_then(|text| port_range(&text));
-    obstacles.extend(
-        range.and_then(|range| port_obstacle(connections, settings.lingering_ports(), &range)),
-    );
+    obstacles.extend(range.and_then(|range| port_obstacle(connections, lingering_ports, &range)));
     if obstacles.is_empty() {
         Ok(())
     } else {

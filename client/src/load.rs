@@ -147,7 +147,7 @@ impl Load {
     pub(crate) fn turn_ns(&self, number: u32) -> u64 {
         let ramp_ns = self.settings.pace.ramp.map_or(0, nanoseconds);
         let share = u128::from(ramp_ns) * u128::from(number);
-        let share = share / u128::from(self.settings.connections);
+        let share = share / self.slots.len() as u128;
         self.connecting_since_ns.get().unwrap_or(&0) + share as u64
     }
 

@@ -76,7 +76,7 @@ fn run(settings: arguments::Load) -> Result<ExitCode, String> {
         }
     };
     let signal = catch_signals().map_err(|error| format!("signals cannot be caught: {error}"))?;
-    let prepared = limits::prepare(&settings);
+    let prepared = limits::prepare(settings.connections, settings.lingering_ports());
     let (report, outcome) = match prepared {
         Ok(()) => runtime::Builder::new()
             .run(move || load(settings, &signal))

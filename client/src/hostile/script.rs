@@ -121,12 +121,12 @@ impl<'a> Script<'a> {
         let at = burst.right + at;
         let received = [&burst.expected[..burst.right], piece].concat();
         let (start, n) = burst.message_at(at);
-        let end = burst.end_of(n);
         let context = Context {
             own: Origin {
                 connection: self.peer.number,
                 n,
             },
+            sent: self.n,
             size_bytes: settings.size_bytes as usize,
             letters: match self.upper {
                 Some(_) => Letters::Upper,
@@ -137,7 +137,7 @@ impl<'a> Script<'a> {
             n_max: self.peer.load.totals().sent.max(self.n),
         };
         let received = &received[start..];
-        let fault = context.diagnose(&burst.expected[start..end], received, at - start);
+        let fault = context.diagnose(&burst.expected[start..], received, at - start);
         format!("{}, byte {}: {fault}", self.place(n), at - start)
     }
 
@@ -181,10 +181,5 @@ impl Burst {
     fn message_at(&self, at: usize) -> (usize, u64) {
         let before = self.starts.iter().rev().find(|(start, _)| *start <= at);
         *before.expect("a burst has a message, which begins at its first byte")
-    }
-
-    fn end_of(&self, n: u64) -> usize {
-        let next = self.starts.iter().find(|(_, other)| *other == n + 1);
-        next.map_or(self.expected.len(), |(start, _)| *start)
     }
 }
