@@ -6,7 +6,6 @@
 //! Deliberately not here: what only the machine can tell (descriptors, ports: `limits`) and what
 //! only the network can tell (names, refusals: `load`).
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -15,7 +14,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::chat::{self, Chat};
 use crate::compare::Compare;
 use crate::hostile;
+use crate::merge::{self, Merge};
 use crate::pacing::Pace;
+use crate::results::Results;
 
 /// What `--help` adds after the options.
 const AFTER_HELP: &str = "\
@@ -24,12 +25,20 @@ counted, never opened again; the others go on.
 
 Exit codes:
   0    everything sent was answered, right and in order, and every connection ended in order
-  1    anything failed, or the run could not start
+  1    anything failed, or the run could not start; this comes before 3. With a gate on `failures`
+       that gate decides instead how many may fail
   2    the command line is wrong
+  3    a gate (--fail-if) was not met, or nothing was measured to tell
   130  Ctrl-C: the report so far is printed (a second Ctrl-C ends at once); 143: SIGTERM, the same
+
+Metrics of --fail-if, each with < <= > or >= and a number with its unit:
+  p50 p90 p99 p99.9 (any pN), min, mean, max       response time, from when a message was due
+  service.p99 ...  connect.p99 ...  lag.p99 ...    service time, connecting, the client's own lag
+  silence (longest time without any reply), rate (per second), failures (connections), fairness
 
 Keys of --json (durations in the unit that ends the name):
   outcome       complete | interrupted | not_started
+  runs          list of id, connect, started_unix_s: one, or all that were merged
   settings      what the run was asked to do
   connections   asked = connected + failed + connecting; connected = closed + broken + open
   connect       elapsed_s of all, latency_ns of each
@@ -40,13 +49,21 @@ Keys of --json (durations in the unit that ends the name):
                 lateness_ns
   latency_ns    count, min, mean, p50, p90, p99, p99_9, max
   service_ns    the same, from when a message was sent and not from when it was to be
+  fairness      connections (that came up), answered, least, most (answered on one), jain
   failures      list of phase, cause, connections, messages, first (the first one in words)
   hostile       list of kind, connections (at a time), connects, refused, acts (what the kind is
                 there for), ended_by_server (or never answered), sent_bytes, received_bytes,
                 failures (wrong or missing answers), first_refusal, first_failure; of them nothing
                 is in any other key
   client        cpu_s, cpu_share (1 = one core), cpu_per_request_ns, lag_ns, limit (null, or why the
-                client itself held the rate back)";
+                client itself held the rate back)
+  gates         list of fail_if, value, limit, unit, verdict (met | not_met | no_samples)
+  timeline      list of start_s, elapsed_s, answered, requests_per_s, latency_ns, service_ns: one
+                for each second, and one for what came after the window
+
+Columns of --csv: row (second | total), start_s, elapsed_s, answered, requests_per_s, then latency_
+and service_ with min_ns, mean_ns, p50_ns, p90_ns, p99_ns, p99_9_ns, max_ns; in the last row also
+failed_connections, longest_silence_ns, fairness, lag_p99_ns.";
 
 /// The load client: many connections, every reply checked, everything measured.
 #[derive(Debug, Parser)]
@@ -70,6 +87,9 @@ pub(crate) enum Command {
     Chat(Chat),
     /// Start the server in each of its models, load each alike, and show the numbers side by side
     Compare(Compare),
+    /// Add up the logs (--hdr) of several runs, of several machines or of one
+    #[command(after_help = merge::AFTER_HELP)]
+    Merge(Merge),
 }
 
 /// What this process is to do; ends it with what is wrong, if the words do not make sense.
@@ -136,9 +156,8 @@ pub(crate) struct Load {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) connect_timeout: Duration,
 
-    /// Write the report to FILE as JSON, too; FILE is replaced at once, as a whole
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) results: Results,
 
     #[command(flatten)]
     pub(crate) hostile: hostile::Options,

@@ -12,7 +12,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::arguments::{self, Extent};
 use crate::clock::{Clock, nanoseconds};
@@ -26,6 +26,7 @@ use crate::recorder::Recorder;
 use crate::slot::{Slot, State, Totals, lock};
 use crate::style;
 use crate::thread;
+use crate::timeline::Timeline;
 
 /// How often the supervisor wakes.
 const TICK: Duration = Duration::from_millis(10);
@@ -75,12 +76,15 @@ impl Books {
 pub(crate) struct Load {
     pub(crate) settings: arguments::Load,
     pub(crate) clock: Clock,
+    /// When the clock was set, as others count time.
+    begun: SystemTime,
     extent: Extent,
     addresses: OnceLock<Vec<SocketAddr>>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) recorder: Recorder,
     /// Of those that misbehave, who are in none of the other books.
     pub(crate) hostile: hostile::Book,
+    timeline: Mutex<Timeline>,
     failures: Mutex<FailureBook>,
     connect_times: Mutex<Times>,
     lag: Mutex<Times>,
@@ -310,6 +314,17 @@ impl Load {
         look(&lock(&self.lag))
     }
 
+    /// The intervals so far; whoever asks first has them.
+    pub(crate) fn take_timeline(&self) -> Timeline {
+        std::mem::take(&mut *lock(&self.timeline))
+    }
+
+    /// When the window was opened, as others count time; if it was not, when the run began.
+    pub(crate) fn window_started(&self) -> SystemTime {
+        let start = self.window_start.get();
+        self.begun + Duration::from_nanos(start.map_or(0, |start| start.at_ns))
+    }
+
     /// How long the connections took to come up.
     pub(crate) fn connect_elapsed(&self) -> Duration {
         let started_ns = self.started_ns();
@@ -331,6 +346,8 @@ impl Load {
         Load {
             hostile: hostile::Book::new(&settings.hostile, settings.connections),
             extent: settings.extent(),
+            timeline: Mutex::new(Timeline::new(settings.results.keeps_histograms())),
+            begun: SystemTime::now(),
             clock: Clock::new(),
             addresses: OnceLock::new(),
             slots: (0..connections).map(|_| Slot::new()).collect(),
@@ -386,12 +403,8 @@ impl Load {
                 self.open_window();
             }
             if let Some(start) = self.window_start.get() {
-                self.watch_window(start, now_ns, now_ns - before_ns);
                 let interval_start_ns = interval_start_ns.get_or_insert(start.at_ns);
-                if now_ns.saturating_sub(*interval_start_ns) >= INTERVAL_NS {
-                    *interval_start_ns = now_ns;
-                    self.close_interval(now_ns);
-                }
+                self.watch_window(start, now_ns, now_ns - before_ns, interval_start_ns);
             }
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(OVERDUE_TICKS) {
@@ -405,8 +418,15 @@ impl Load {
         Outcome::Complete
     }
 
-    /// Ends the window when it is due; `slept_ns` is how long the tick really took.
-    fn watch_window(&self, start: &Border, now_ns: u64, slept_ns: u64) {
+    /// Ends the window and its intervals when they are due; `slept_ns` is how long the tick really
+    /// took.
+    fn watch_window(
+        &self,
+        start: &Border,
+        now_ns: u64,
+        slept_ns: u64,
+        interval_start_ns: &mut u64,
+    ) {
         if self.window_end.get().is_some() {
             return;
         }
@@ -418,17 +438,32 @@ impl Load {
             // Relaxed: as in `is_enough`.
             self.stop.store(true, Ordering::Relaxed);
             self.end_window();
+            let end = self.window_end.get();
+            return self.close_interval(end.map_or(now_ns, |end| end.at_ns));
+        }
+        let elapsed_ns = now_ns.saturating_sub(*interval_start_ns);
+        if elapsed_ns >= INTERVAL_NS {
+            // The next one is due at a full second again, however late this one was, so that the
+            // intervals of several machines fit together.
+            *interval_start_ns = now_ns - elapsed_ns % INTERVAL_NS;
+            self.close_interval(now_ns);
         }
     }
 
-    /// Where the course of the run is taken note of, second by second.
+    /// Takes note of what came since the last time, to tell the course of the run.
     fn close_interval(&self, now_ns: u64) {
-        let interval = self.recorder.close_interval(now_ns);
-        log::debug!(
-            "interval from {} to {} ns: {:?}",
-            interval.start_ns,
-            interval.end_ns,
-            interval.response().summary()
-        );
+        let mut interval = self.recorder.close_interval(now_ns);
+        let Some(start) = self.window_start.get() else {
+            return;
+        };
+        if let Some(end) = self.window_end.get() {
+            if interval.start_ns < end.at_ns {
+                interval.end_ns = interval.end_ns.min(end.at_ns);
+            } else if interval.response().is_empty() {
+                return;
+            }
+        }
+        interval.count_from(start.at_ns);
+        lock(&self.timeline).push(interval);
     }
 }

@@ -10,23 +10,32 @@ mod arguments;
 mod chat;
 mod clock;
 mod compare;
+mod condition;
 mod connection;
+mod csv_file;
+mod fail_if;
 mod failure;
+mod fairness;
 mod flight;
 mod gate;
+mod hdr_log;
 mod hostile;
 mod limits;
 mod load;
 mod measure;
+mod merge;
 mod message;
+mod out_file;
 mod pacing;
 mod print;
 mod progress;
 mod recorder;
 mod report;
+mod results;
 mod sender;
 mod slot;
 mod style;
+mod timeline;
 mod verify;
 
 use std::io::{self, Write};
@@ -43,11 +52,14 @@ use runtime::{net, thread};
 use arguments::Command;
 use failure::{Failure, Phase};
 use load::{Load, Outcome};
+use merge::Merge;
 use progress::Progress;
-use report::{JsonFile, OutcomeWord, Report};
+use report::{Measurements, OutcomeWord, Report};
 
 /// Something failed; also what a run ends with that could not start.
 const EXIT_FAILED: u8 = 1;
+/// All went well, but a gate was not met.
+const EXIT_GATE: u8 = 3;
 /// Added to a signal's number, as shells do.
 const EXIT_SIGNAL: u8 = 128;
 
@@ -57,6 +69,7 @@ fn main() -> ExitCode {
         Command::Load(settings) => run(settings),
         Command::Chat(settings) => chat::run(settings),
         Command::Compare(settings) => compare::run(&settings),
+        Command::Merge(settings) => merge(&settings),
     };
     match done {
         Ok(code) => code,
@@ -68,45 +81,46 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: arguments::Load) -> Result<ExitCode, String> {
-    let json = match &settings.json {
-        None => None,
-        Some(path) => {
-            let file = JsonFile::new(path);
-            Some(file.map_err(|error| format!("--json {}: {error}", path.display()))?)
-        }
-    };
+    let files = settings.results.files()?;
     let signal = catch_signals().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let prepared = limits::prepare(settings.connections, settings.lingering_ports());
-    let (report, outcome) = match prepared {
+    let (report, measured, outcome) = match prepared {
         Ok(()) => runtime::Builder::new()
             .run(move || load(settings, &signal))
             .map_err(|error| format!("the runtime cannot start: {error}"))?,
         Err(obstacles) => {
             let load = Load::new(settings);
-            load.fail_all(Failure::new(
-                Phase::Prepare,
-                "limits",
-                obstacles.join("\nerror: "),
-            ));
-            (Report::of(&load, Outcome::Complete), Outcome::Complete)
+            let obstacles = obstacles.join("\nerror: ");
+            load.fail_all(Failure::new(Phase::Prepare, "limits", obstacles));
+            closed_books(&load, Outcome::Complete)
         }
     };
     show(&report);
-    if let Some(json) = json {
-        json.write(&report)
-            .map_err(|error| format!("the report cannot be written: {error}"))?;
-    }
+    files.write(&report, measured)?;
     Ok(exit_code(&report, outcome))
 }
 
 /// The run, on the main green thread.
-fn load(settings: arguments::Load, signal: &AtomicUsize) -> (Report, Outcome) {
+fn load(settings: arguments::Load, signal: &AtomicUsize) -> (Report, Measurements, Outcome) {
     let mut progress = Progress::new(settings.quiet);
     let load = Arc::new(Load::new(settings));
     let outcome = load.run(signal, &mut progress);
     // The books are closed here: what ends with the runtime after an interruption must not be in
     // them.
-    (Report::of(&load, outcome), outcome)
+    closed_books(&load, outcome)
+}
+
+fn closed_books(load: &Load, outcome: Outcome) -> (Report, Measurements, Outcome) {
+    let measured = Measurements::of(load);
+    (Report::of(load, outcome, &measured), measured, outcome)
+}
+
+fn merge(settings: &Merge) -> Result<ExitCode, String> {
+    let files = settings.results.files()?;
+    let (report, measured) = merge::run(settings)?;
+    show(&report);
+    files.write(&report, measured)?;
+    Ok(exit_code(&report, Outcome::Complete))
 }
 
 /// The first SIGINT or SIGTERM leaves its number in the result, the second one ends the process at
@@ -133,10 +147,12 @@ fn show(report: &Report) {
     };
 }
 
+/// A failure weighs more than a gate: what was measured beside it is not what was asked for.
 fn exit_code(report: &Report, outcome: Outcome) -> ExitCode {
     match outcome {
         Outcome::Interrupted(signal) => ExitCode::from(EXIT_SIGNAL.saturating_add(signal as u8)),
-        Outcome::Complete if report.is_clean() => ExitCode::SUCCESS,
-        Outcome::Complete => ExitCode::from(EXIT_FAILED),
+        Outcome::Complete if !report.is_clean() => ExitCode::from(EXIT_FAILED),
+        Outcome::Complete if !report.gates_are_met() => ExitCode::from(EXIT_GATE),
+        Outcome::Complete => ExitCode::SUCCESS,
     }
 }

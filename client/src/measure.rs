@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Longer times are counted as this long.
 const NANOSECONDS_MAX: u64 = 3_600_000_000_000;
@@ -21,7 +21,7 @@ const CPU_SHARE_MAX: f64 = 0.9;
 const LAG_MAX: Duration = Duration::from_millis(5);
 
 /// Times of one kind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Times(Histogram<u64>);
 
 impl Times {
@@ -45,6 +45,26 @@ impl Times {
     pub(crate) fn add(&mut self, other: &Times) {
         let added = self.0.add(&other.0);
         added.expect("all histograms have the same bounds");
+    }
+
+    /// What was recorded elsewhere; nothing if it holds a time that is too long for us.
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Option<Times> {
+        let mut times = Times::new();
+        times.0.add(histogram).ok()?;
+        Some(times)
+    }
+
+    pub(crate) fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The time that this share of all does not exceed; nothing if nothing was recorded.
+    pub(crate) fn quantile_ns(&self, quantile: f64) -> Option<u64> {
+        (!self.0.is_empty()).then(|| self.0.value_at_quantile(quantile))
     }
 
     /// The numbers that are reported; nothing if nothing was recorded.
@@ -84,7 +104,7 @@ const CURVE: [f64; 22] = [
 ];
 
 /// A histogram in few numbers, in nanoseconds.
-#[derive(Copy, Clone, Debug, Serialize)]
+#[derive(Copy, Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Summary {
     pub(crate) count: u64,
     pub(crate) min: u64,

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::arguments::{Extent, duration};
 use crate::clock::nanoseconds;
@@ -232,7 +232,7 @@ impl<'a> Pacer<'a> {
 const LATE_NS: u64 = 1_000_000;
 
 /// How far the schedule was kept.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Schedule {
     pub(crate) intended_per_s: f64,
     /// Sent in the window.

@@ -10,11 +10,15 @@ use std::time::Duration;
 
 use indicatif::{DecimalBytes, HumanCount};
 
+use crate::condition::Unit;
+use crate::fail_if::{Gate, Verdict};
 use crate::failure::Phase;
+use crate::fairness::Fairness;
 use crate::hostile;
 use crate::measure::Summary;
 use crate::pacing::Schedule;
 use crate::report::{Effort, OutcomeWord, Report, Settings, Window};
+use crate::timeline::{self, Row};
 
 /// The report as text, for standard output.
 pub(crate) fn report(report: &Report) -> String {
@@ -30,6 +34,13 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
         (Some(seconds), _) => format!("for {}", time(Duration::from_secs_f64(seconds))),
         (None, messages) => format!("{} each", HumanCount(messages.unwrap_or(0))),
     };
+    if report.runs.len() > 1 {
+        write!(
+            text,
+            "{} runs merged: ",
+            HumanCount(report.runs.len() as u64)
+        )?;
+    }
     writeln!(
         text,
         "{} connections to {}, messages of {} bytes{}{}, {extent}{}\n",
@@ -56,12 +67,17 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
     if let Some(schedule) = &report.schedule {
         write_schedule(text, schedule)?;
     }
+    if let Some(fairness) = &report.fairness {
+        write_fairness(text, fairness)?;
+    }
     write_latencies(text, report)?;
+    write_timeline(text, report)?;
     if let Some(effort) = &report.client {
         write_effort(text, effort)?;
     }
     hostile::write(text, &report.hostile)?;
-    write_failures(text, report)
+    write_failures(text, report)?;
+    write_gates(text, &report.gates)
 }
 
 /// How it was sent, where that is not one message after the other.
@@ -143,6 +159,20 @@ fn write_rates(text: &mut String, window: &Window) -> fmt::Result {
         HumanCount(window.requests_per_s.round() as u64),
         DecimalBytes(window.bytes_per_s.round() as u64),
         time(Duration::from_secs_f64(window.elapsed_s)),
+    )?;
+    if let Some(silence_ns) = window.longest_silence_ns {
+        let silence = time(Duration::from_nanos(silence_ns));
+        writeln!(text, "silence      {silence} at most without any reply")?;
+    }
+    Ok(())
+}
+
+fn write_fairness(text: &mut String, fairness: &Fairness) -> fmt::Result {
+    let (least, most) = (HumanCount(fairness.least), HumanCount(fairness.most));
+    let jain = fairness.jain;
+    writeln!(
+        text,
+        "fairness     {least} to {most} answered on each connection, Jain's index {jain:.3}"
     )
 }
 
@@ -210,6 +240,50 @@ fn values(summary: &Summary) -> [u64; 5] {
     ]
 }
 
+/// So many rows are seen at a glance; a longer run has more seconds in a row.
+const TIMELINE_ROWS_MAX: usize = 20;
+
+/// How it went from second to second. A run of one interval has been told already.
+fn write_timeline(text: &mut String, report: &Report) -> fmt::Result {
+    let end_s = report
+        .window
+        .as_ref()
+        .map_or(0.0, |window| window.elapsed_s);
+    // What came after the window is in a row that has no rate worth the name. It begins where the
+    // window ends, but for a last digit.
+    let is_inside = |row: &&Row| row.start_s + 1e-6 < end_s;
+    let rows = report.timeline.iter().filter(is_inside);
+    let rows: Vec<Row> = rows.copied().collect();
+    if rows.len() < 2 {
+        return Ok(());
+    }
+    let each = rows.len().div_ceil(TIMELINE_ROWS_MAX);
+    let title = if each > 1 {
+        format!("\nthe worst second of every {each}")
+    } else {
+        "\nfrom second".to_owned()
+    };
+    write!(text, "{title:<31}")?;
+    for column in ["requests/s", "p50", "p99", "max"] {
+        write!(text, "{column:>11}")?;
+    }
+    writeln!(text)?;
+    for row in rows.chunks(each).filter_map(timeline::worst) {
+        let rate = HumanCount(row.requests_per_s.round() as u64).to_string();
+        write!(text, "{:<30.0}{rate:>11}", row.start_s)?;
+        match row.latency_ns {
+            None => write!(text, "{:>33}", "no reply")?,
+            Some(summary) => {
+                for value in [summary.p50, summary.p99, summary.max] {
+                    write!(text, "{:>11}", time(Duration::from_nanos(value)))?;
+                }
+            }
+        }
+        writeln!(text)?;
+    }
+    Ok(())
+}
+
 fn write_effort(text: &mut String, effort: &Effort) -> fmt::Result {
     write!(
         text,
@@ -247,6 +321,35 @@ fn write_failures(text: &mut String, report: &Report) -> fmt::Result {
         writeln!(text, "{:33}{}", "", kind.first)?;
     }
     Ok(())
+}
+
+fn write_gates(text: &mut String, gates: &[Gate]) -> fmt::Result {
+    for gate in gates {
+        let value = gate.value.map_or_else(String::new, |value| {
+            format!(" ({})", in_unit(value, gate.unit))
+        });
+        let verdict = match gate.verdict {
+            Verdict::Met => "met",
+            Verdict::NotMet => "NOT MET",
+            Verdict::NoSamples => "NOT MET: nothing was measured to tell it from",
+        };
+        writeln!(
+            text,
+            "gate         fail if {}: {verdict}{value}",
+            gate.fail_if
+        )?;
+    }
+    Ok(())
+}
+
+/// What a condition is about, as a reader wants it.
+fn in_unit(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Nanoseconds => time(Duration::from_nanos(value as u64)),
+        Unit::PerSecond => format!("{}/s", HumanCount(value.round() as u64)),
+        Unit::Connections => HumanCount(value as u64).to_string(),
+        Unit::Index => format!("{value:.3}"),
+    }
 }
 
 /// Why nothing could be measured, with what to do about it, for standard error.

@@ -56,6 +56,36 @@ impl Interval {
         }
     }
 
+    /// One that was recorded elsewhere.
+    pub(crate) fn of(start_ns: u64, end_ns: u64, response: Times, service: Times) -> Interval {
+        Interval {
+            start_ns,
+            end_ns,
+            service,
+            scheduled: Some(Scheduled {
+                response,
+                lateness: Times::new(),
+            }),
+        }
+    }
+
+    /// An empty one that begins here; others will be added.
+    pub(crate) fn at(start_ns: u64) -> Interval {
+        Interval::of(start_ns, start_ns, Times::new(), Times::new())
+    }
+
+    pub(crate) fn add_lateness(&mut self, times: &Times) {
+        if let Some(scheduled) = &mut self.scheduled {
+            scheduled.lateness.add(times);
+        }
+    }
+
+    /// Counts its time from `origin_ns` on, which was before it.
+    pub(crate) fn count_from(&mut self, origin_ns: u64) {
+        self.start_ns -= origin_ns;
+        self.end_ns -= origin_ns;
+    }
+
     pub(crate) fn service(&self) -> &Times {
         &self.service
     }
@@ -70,7 +100,7 @@ impl Interval {
     }
 
     /// Takes the replies of `other` in, whose time follows.
-    fn add(&mut self, other: &Interval) {
+    pub(crate) fn add(&mut self, other: &Interval) {
         self.end_ns = other.end_ns;
         self.service.add(&other.service);
         if let (Some(scheduled), Some(more)) = (&mut self.scheduled, &other.scheduled) {

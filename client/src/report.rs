@@ -5,24 +5,27 @@
 //!
 //! Deliberately not here: the printed form (`print`).
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::arguments::{self, Extent};
+use crate::condition::Figures;
+use crate::fail_if::{Gate, Verdict};
 use crate::failure::{FailureBook, Phase};
+use crate::fairness::Fairness;
 use crate::hostile;
 use crate::load::{Books, Border, Load, Outcome};
 use crate::measure::{Summary, Times, limit};
 use crate::pacing::{Rate, Schedule};
-use crate::slot::State;
+use crate::slot::{Entry, Slot, State};
+use crate::timeline::{Row, Timeline};
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Report {
     pub(crate) outcome: OutcomeWord,
+    /// One, or those that were merged.
+    pub(crate) runs: Vec<Run>,
     pub(crate) settings: Settings,
     pub(crate) connections: Connections,
     pub(crate) connect: Connect,
@@ -36,12 +39,27 @@ pub(crate) struct Report {
     pub(crate) service_ns: Option<Summary>,
     /// Pairs of quantile and time.
     pub(crate) latency_curve_ns: Option<Vec<(f64, u64)>>,
+    pub(crate) fairness: Option<Fairness>,
     pub(crate) failures: Vec<Kind>,
     pub(crate) hostile: Vec<hostile::Line>,
     pub(crate) client: Option<Effort>,
+    #[serde(skip_deserializing)]
+    pub(crate) gates: Vec<Gate>,
+    /// Last, because it is long.
+    #[serde(default)]
+    pub(crate) timeline: Vec<Row>,
 }
 
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
+/// Where a result comes from.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Run {
+    /// Of no other run: by it one that is merged twice is found.
+    pub(crate) id: String,
+    pub(crate) connect: String,
+    pub(crate) started_unix_s: f64,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OutcomeWord {
     Complete,
@@ -50,7 +68,7 @@ pub(crate) enum OutcomeWord {
     NotStarted,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Settings {
     pub(crate) connect: String,
     pub(crate) addresses: Vec<String>,
@@ -70,7 +88,7 @@ pub(crate) struct Settings {
     pub(crate) connect_timeout_s: f64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Connections {
     pub(crate) asked: u64,
     pub(crate) connected: u64,
@@ -84,13 +102,13 @@ pub(crate) struct Connections {
     pub(crate) open: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Connect {
     pub(crate) elapsed_s: f64,
     pub(crate) latency_ns: Option<Summary>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Messages {
     pub(crate) sent: u64,
     pub(crate) answered: u64,
@@ -98,7 +116,7 @@ pub(crate) struct Messages {
     pub(crate) in_flight: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Window {
     pub(crate) elapsed_s: f64,
     pub(crate) answered: u64,
@@ -106,10 +124,10 @@ pub(crate) struct Window {
     pub(crate) requests_per_s: f64,
     pub(crate) bytes_per_s: f64,
     /// The longest time without a reply on any connection.
-    pub(crate) longest_silence_ns: u64,
+    pub(crate) longest_silence_ns: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Kind {
     pub(crate) phase: Phase,
     pub(crate) cause: String,
@@ -119,7 +137,7 @@ pub(crate) struct Kind {
 }
 
 /// What the client itself spent in the window.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Effort {
     pub(crate) cpu_s: f64,
     pub(crate) cpu_share: f64,
@@ -129,24 +147,20 @@ pub(crate) struct Effort {
 }
 
 impl Report {
-    /// The books of `load` as they are now.
+    /// The books of `load` as they are now, and what was measured in it.
     ///
     /// # Panics
     ///
     /// If the books do not balance, which would be a mistake of this program and not of the server.
-    pub(crate) fn of(load: &Load, outcome: Outcome) -> Report {
+    pub(crate) fn of(load: &Load, outcome: Outcome, measured: &Measurements) -> Report {
         let books = load.books();
         let connections = connections_of(&books);
-        let connect_times = load.with_connect_times(Times::summary);
-        let (latency, service) = load
-            .recorder
-            .with_total(|total| (total.response().summary(), total.service().summary()));
-        let curve = load.recorder.with_total(|total| total.response().curve());
+        let lag = measured.lag.summary();
         let silence_ns = load.recorder.longest_silence_ns(load.clock.now_ns());
-        let lag = load.with_lag(Times::summary);
         let nothing = connections.connected == 0 && connections.connecting == 0;
         let window = load.window();
-        let report = Report {
+        let mut report = Report {
+            runs: vec![run_of(load, measured.started)],
             outcome: match outcome {
                 Outcome::Interrupted(_) => OutcomeWord::Interrupted,
                 Outcome::Complete if nothing => OutcomeWord::NotStarted,
@@ -156,7 +170,7 @@ impl Report {
             connections,
             connect: Connect {
                 elapsed_s: load.connect_elapsed().as_secs_f64(),
-                latency_ns: connect_times,
+                latency_ns: measured.connect.summary(),
             },
             messages: Messages {
                 sent: books.totals.sent,
@@ -166,14 +180,19 @@ impl Report {
             },
             window: window.map(|(start, end)| window_of(&start, &end, silence_ns)),
             schedule: window.and_then(|(start, end)| Schedule::of(load, &start, &end)),
-            latency_ns: latency,
-            service_ns: service,
-            latency_curve_ns: curve,
+            latency_ns: measured.response.summary(),
+            service_ns: measured.service.summary(),
+            latency_curve_ns: measured.response.curve(),
+            fairness: fairness_of(&load.slots),
             failures: failures_of(&books.failures),
             hostile: hostile::lines(&load.hostile),
             client: window.map(|(start, end)| effort_of(&start, &end, lag)),
+            gates: Vec::new(),
+            timeline: measured.timeline.rows().to_vec(),
         };
         report.check();
+        let conditions = &load.settings.results.fail_if;
+        report.gates = Gate::all(conditions, &measured.figures(&report));
         report
     }
 
@@ -203,10 +222,91 @@ impl Report {
         );
     }
 
-    /// Whether all went well as far as it went.
+    /// Whether no more failed than may: nothing, if no gate says how much.
     pub(crate) fn is_clean(&self) -> bool {
-        self.failures.is_empty() && self.hostile.iter().all(|line| line.failures == 0)
+        let tolerates = self.gates.iter().any(|gate| gate.is_about_failures);
+        let is_clean =
+            self.failures.is_empty() || tolerates && self.outcome != OutcomeWord::NotStarted;
+        is_clean && self.hostile.iter().all(|line| line.failures == 0)
     }
+
+    pub(crate) fn gates_are_met(&self) -> bool {
+        self.gates.iter().all(|gate| gate.verdict == Verdict::Met)
+    }
+
+    /// Without what a log has in another form, and without the verdicts, which are the reader's.
+    pub(crate) fn for_log(&self) -> Report {
+        Report {
+            gates: Vec::new(),
+            timeline: Vec::new(),
+            ..self.clone()
+        }
+    }
+}
+
+/// What a report is made from, in full.
+#[derive(Debug)]
+pub(crate) struct Measurements {
+    pub(crate) started: SystemTime,
+    pub(crate) response: Times,
+    pub(crate) service: Times,
+    pub(crate) connect: Times,
+    pub(crate) lag: Times,
+    pub(crate) timeline: Timeline,
+}
+
+impl Measurements {
+    /// Takes what `load` has measured, when it has ended.
+    pub(crate) fn of(load: &Load) -> Measurements {
+        let (response, service) = load
+            .recorder
+            .with_total(|total| (total.response().clone(), total.service().clone()));
+        Measurements {
+            started: load.window_started(),
+            response,
+            service,
+            connect: load.with_connect_times(Times::clone),
+            lag: load.with_lag(Times::clone),
+            timeline: load.take_timeline(),
+        }
+    }
+
+    /// What conditions are asked of, with the numbers that `report` has beside the times.
+    pub(crate) fn figures(&self, report: &Report) -> Figures<'_> {
+        let window = report.window.as_ref();
+        let window = window.filter(|_| !self.response.is_empty());
+        Figures {
+            response: Some(&self.response),
+            service: Some(&self.service),
+            connect: Some(&self.connect),
+            lag: Some(&self.lag),
+            silence_ns: window.and_then(|window| window.longest_silence_ns),
+            rate: window.map(|window| window.requests_per_s),
+            failures: report.failures.iter().map(|kind| kind.connections).sum(),
+            fairness: report.fairness.map(|fairness| fairness.jain),
+        }
+    }
+}
+
+fn run_of(load: &Load, started: SystemTime) -> Run {
+    let since = started.duration_since(SystemTime::UNIX_EPOCH);
+    let since = since.unwrap_or_default();
+    Run {
+        id: format!("{:x}-{:x}", since.as_nanos(), std::process::id()),
+        connect: load.settings.connect.clone(),
+        started_unix_s: since.as_secs_f64(),
+    }
+}
+
+/// Of those that came up: one that did not was not served badly but not at all, and has failed.
+fn fairness_of(slots: &[Slot]) -> Option<Fairness> {
+    let came_up = |entry: &Entry| match entry.state {
+        State::Connecting => false,
+        State::Open | State::Closed => true,
+        State::Failed => entry.sent > 0,
+    };
+    let entries = slots.iter().map(Slot::entry).filter(came_up);
+    Fairness::of(entries.map(|entry| entry.answered))
 }
 
 fn settings_of(load: &Load) -> Settings {
@@ -284,7 +384,7 @@ fn window_of(start: &Border, end: &Border, longest_silence_ns: u64) -> Window {
         bytes,
         requests_per_s: answered as f64 / elapsed_s,
         bytes_per_s: bytes as f64 / elapsed_s,
-        longest_silence_ns,
+        longest_silence_ns: Some(longest_silence_ns),
     }
 }
 
@@ -303,60 +403,5 @@ fn effort_of(start: &Border, end: &Border, lag: Option<Summary>) -> Effort {
         } else {
             limit(cpu_share, lag.as_ref())
         },
-    }
-}
-
-/// Where `--json` writes to.
-pub(crate) struct JsonFile {
-    path: PathBuf,
-}
-
-impl JsonFile {
-    /// Finds out before the run whether the report can be written after it.
-    ///
-    /// # Errors
-    ///
-    /// If `path` is a directory, or is in none.
-    pub(crate) fn new(path: &Path) -> io::Result<JsonFile> {
-        if path.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        if !directory_of(path).is_dir() {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        Ok(JsonFile {
-            path: path.to_owned(),
-        })
-    }
-
-    /// Writes beside the file and puts it in the file's place, so that nobody reads half a report.
-    ///
-    /// # Errors
-    ///
-    /// What the system says; an earlier report is still there then.
-    pub(crate) fn write(&self, report: &impl Serialize) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(report)?;
-        text.push(b'\n');
-        // A pipe or a terminal (/dev/stdout) is written to; a regular file is replaced.
-        if fs::metadata(&self.path).is_ok_and(|metadata| !metadata.is_file()) {
-            return fs::write(&self.path, text);
-        }
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.partial", std::process::id()));
-        let partial = directory_of(&self.path).join(name);
-        let written = File::create(&partial)
-            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&partial, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&partial);
-        }
-        written
-    }
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
     }
 }

@@ -32,7 +32,7 @@ use process::{Server, Signal, Trouble};
 use results::{Comparison, ModelResult, Settings};
 use trial::{Burden, Extent, Scratch};
 
-use crate::report::JsonFile;
+use crate::out_file::{self, OutFile};
 use crate::{EXIT_FAILED, EXIT_SIGNAL, catch_signals, limits};
 
 /// The command line asks for what there is not. clap ends with the same for what it refuses.
@@ -94,17 +94,13 @@ pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
     let comparison = run.comparison;
     let _ = io::stdout().write_all(table::text(&comparison).as_bytes());
     if let Some(json) = json {
-        let written = json.write(&comparison);
-        written.map_err(|error| format!("the numbers cannot be written: {error}"))?;
+        json.write(&out_file::json(&comparison))?;
     }
     Ok(ending.code())
 }
 
-fn prepare_file(option: &str, path: Option<&Path>) -> Result<Option<JsonFile>, String> {
-    let file = path.map(|path| {
-        JsonFile::new(path).map_err(|error| format!("{option} {}: {error}", path.display()))
-    });
-    file.transpose()
+fn prepare_file(option: &'static str, path: Option<&Path>) -> Result<Option<OutFile>, String> {
+    path.map(|path| OutFile::new(option, path)).transpose()
 }
 
 /// A comparison on its way.

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::load::Load;
 use crate::thread::{self, JoinHandle, Killed};
@@ -51,7 +51,7 @@ pub(crate) struct Options {
 }
 
 /// How a connection misbehaves.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     Reset,

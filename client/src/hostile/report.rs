@@ -8,12 +8,12 @@
 use std::fmt::{self, Write};
 
 use indicatif::{DecimalBytes, HumanCount};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Book, Kind};
 
 /// One kind. The keys are a promise, as all of `--json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Line {
     pub(crate) kind: Kind,
     /// How many there are at a time.

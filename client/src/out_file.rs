@@ -1,0 +1,114 @@
+//! The files that a run writes: found writable before the run, replaced as a whole after it.
+//!
+//! Application, above L4. Rests on rename(2), which puts one file in the place of another at once:
+//! whoever reads `--json` while it is written finds the old report or the new one, never half of
+//! one. A pipe or a terminal (`/dev/stdout`) cannot be replaced and is written to.
+//!
+//! Deliberately not here: what is in the files (`report`, `csv_file`, `hdr_log`).
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// A file that an option names.
+#[derive(Debug)]
+pub(crate) struct OutFile {
+    option: &'static str,
+    path: PathBuf,
+}
+
+impl OutFile {
+    /// Finds out before the run whether the file can be written after it.
+    ///
+    /// # Errors
+    ///
+    /// In words, if `path` is a directory, or is in none.
+    pub(crate) fn new(option: &'static str, path: &Path) -> Result<OutFile, String> {
+        let file = OutFile {
+            option,
+            path: path.to_owned(),
+        };
+        if path.is_dir() {
+            return Err(file.words(&io::ErrorKind::IsADirectory.into()));
+        }
+        if !directory_of(path).is_dir() {
+            return Err(file.words(&io::ErrorKind::NotFound.into()));
+        }
+        Ok(file)
+    }
+
+    /// Writes beside the file and puts it in the file's place, so that nobody reads half of it.
+    ///
+    /// # Errors
+    ///
+    /// In words, what the system says; an earlier file is still there then.
+    pub(crate) fn write(&self, content: &[u8]) -> Result<(), String> {
+        let written = replace(&self.path, content);
+        written.map_err(|error| self.words(&error))
+    }
+
+    fn words(&self, error: &io::Error) -> String {
+        format!("{} {}: {error}", self.option, self.path.display())
+    }
+}
+
+/// Two options that name one file would leave the report of only one of them.
+///
+/// # Errors
+///
+/// In words, the two options.
+pub(crate) fn check_distinct<'a>(
+    files: impl IntoIterator<Item = &'a OutFile>,
+) -> Result<(), String> {
+    let mut seen: Vec<&OutFile> = Vec::new();
+    for file in files {
+        let other = seen.iter().find(|other| other.path == file.path);
+        if let (Some(other), true) = (other, is_replaced(&file.path)) {
+            let path = file.path.display();
+            return Err(format!(
+                "{} and {} are both {path}",
+                other.option, file.option
+            ));
+        }
+        seen.push(file);
+    }
+    Ok(())
+}
+
+/// The content of a file of `--json`.
+pub(crate) fn json(content: &impl Serialize) -> Vec<u8> {
+    let text = serde_json::to_vec_pretty(content);
+    let mut text = text.expect("what we write has only what JSON can say");
+    text.push(b'\n');
+    text
+}
+
+/// Whether the file is a regular one, or will be.
+fn is_replaced(path: &Path) -> bool {
+    fs::metadata(path).map_or(true, |metadata| metadata.is_file())
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    if !is_replaced(path) {
+        return fs::write(path, content);
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.partial", std::process::id()));
+    let partial = directory_of(path).join(name);
+    let written = File::create(&partial)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&partial, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    }
+}
