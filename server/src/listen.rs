@@ -53,11 +53,13 @@ fn listen_on(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 }
 
 /// Another listening socket for the port of `listener`, with a queue of its own: the kernel gives
-/// each new connection to one of them (`SO_REUSEPORT`).
+/// each new connection to one of them (`SO_REUSEPORT`). Other systems share ports in ways of their
+/// own, which need not spread the connections.
 ///
 /// # Errors
 ///
 /// If the system does not share ports, or there is no descriptor left.
+#[cfg(target_os = "linux")]
 pub(crate) fn sibling(listener: &TcpListener) -> io::Result<TcpListener> {
     let address = listener.local_addr()?;
     let socket = socket_for(address)?;
@@ -118,7 +120,7 @@ fn remedy(error: &io::Error, address: &str) -> String {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
     use std::net::TcpStream;

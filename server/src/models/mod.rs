@@ -157,7 +157,7 @@ impl Model {
 
     /// Whether it listens with several sockets on one port.
     pub(crate) fn shares_port(self) -> bool {
-        matches!(self, Model::Prefork | Model::PreforkGreen)
+        cfg!(target_os = "linux") && matches!(self, Model::Prefork | Model::PreforkGreen)
     }
 
     /// The names of those who are `able`, for people.

@@ -21,7 +21,6 @@
 //! Man pages: socket(7) (SO_REUSEPORT), fork(2), listen(2). Deliberately not here: the server
 //! inside (see `blocking`) and keeping the processes alive (`process::supervisor`).
 
-use crate::listen;
 use crate::models::blocking;
 use crate::models::green_workers::shares;
 use crate::options::Options;
@@ -66,7 +65,7 @@ pub(crate) fn serve_each(
 fn listeners(first: TcpListener, count: usize) -> io::Result<Vec<TcpListener>> {
     let mut listeners = vec![first];
     for _ in 1..count {
-        listeners.push(listen::sibling(&listeners[0])?);
+        listeners.push(crate::listen::sibling(&listeners[0])?);
     }
     Ok(listeners)
 }
