@@ -1,4 +1,4 @@
-//! The models of the server that have several processes: nobody is left behind, nobody is forgotten.
+//! The server's models with several processes: nobody is left behind, and nobody is forgotten.
 //!
 //! What concerns every model is in `models.rs`. Here is what only processes can do: become zombies,
 //! outlive their parent, be killed one by one, and be sent a signal all together.
@@ -102,8 +102,8 @@ fn a_connection_is_a_process_and_leaves_no_zombie() {
 
 #[test]
 fn killed_children_are_reaped_and_counted() {
-    // Goal: fork: deaths that come all at once, while others are served, are each noticed and in the
-    // books. Method: kills most children while the parent is suspended, so that their signals
+    // Goal: fork: deaths that come all at once, while others are served, are each noticed and in
+    // the books. Method: kills most children while the parent is suspended, so that their signals
     // become one.
     const CLIENTS: usize = 20;
     const KILLED: usize = 15;
@@ -143,8 +143,8 @@ fn killed_children_are_reaped_and_counted() {
 
 #[test]
 fn only_single_threaded_processes_fork() {
-    // Goal: no fork copies a lock that another thread holds, and green threads are on one OS thread.
-    // Method: counts the OS threads of each parent that is serving, and of green children.
+    // Goal: no fork copies a lock that another thread holds, and green threads are on one OS
+    // thread. Method: counts the OS threads of each parent that is serving, and of green children.
     let _watchdog = Watchdog::start(60);
     for model in MODELS {
         let server = start(model);
@@ -296,6 +296,26 @@ fn ctrl_c_is_one_graceful_stop() {
         );
         assert!(outcome.is_free_of_errors(), "{model}: {}", outcome.output);
         wait_until_gone(&pids);
+    }
+}
+
+#[test]
+fn nobody_can_connect_while_the_last_are_seen_out() {
+    // Goal: no process keeps open the listener of another, in whose queue clients would wait for
+    // nothing. Method: a peer that takes no answers holds up the stop; others try to connect.
+    let _watchdog = Watchdog::start(60);
+    for model in ["fork", "prefork-green"] {
+        let server = start(model);
+        let deaf = be_served(&server, 1);
+        write_until_stuck(&deaf);
+        server.signal(libc::SIGTERM);
+        server.wait_for_log("no more is read");
+        for _ in 0..20 {
+            assert!(TcpStream::connect(server.address).is_err(), "{model}");
+        }
+        drop(deaf);
+        let outcome = server.wait();
+        assert_eq!(outcome.status.code(), Some(0), "{model}: {}", outcome.log);
     }
 }
 
