@@ -83,11 +83,7 @@ impl Server {
             && self.is_listening != self.service.may_accept()
         {
             self.is_listening = !self.is_listening;
-            let interest = if self.is_listening {
-                Interest::READ
-            } else {
-                Interest::NOTHING
-            };
+            let interest = Interest::READ.when(self.is_listening);
             self.epoll
                 .control(libc::EPOLL_CTL_MOD, listener.as_raw_fd(), interest)?;
         }

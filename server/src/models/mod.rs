@@ -14,7 +14,16 @@ mod epoll;
 mod fork;
 pub(crate) mod green;
 mod green_workers;
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly"
+))]
+mod kqueue;
 mod nonblocking;
+mod poll;
 mod prefork;
 mod prefork_green;
 mod select;
@@ -121,8 +130,17 @@ impl Model {
             Model::PreforkGreen => prefork_green::serve,
             Model::Nonblocking => nonblocking::serve,
             Model::Select => select::serve,
+            Model::Poll => poll::serve,
             #[cfg(target_os = "linux")]
             Model::Epoll => epoll::serve,
+            #[cfg(any(
+                target_vendor = "apple",
+                target_os = "freebsd",
+                target_os = "netbsd",
+                target_os = "openbsd",
+                target_os = "dragonfly"
+            ))]
+            Model::Kqueue => kqueue::serve,
             Model::Selector => selector::serve,
             #[cfg(target_os = "linux")]
             Model::Signal => signal::serve,

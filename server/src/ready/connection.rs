@@ -64,6 +64,11 @@ impl Interest {
         write: true,
         ..Interest::READ
     };
+
+    /// This, or nothing.
+    pub(crate) fn when(self, condition: bool) -> Interest {
+        if condition { self } else { Interest::NOTHING }
+    }
 }
 
 /// A connection of an event loop. Dropping it closes its socket.
