@@ -3,7 +3,7 @@
 //!
 //! Application, above L4. `models` asks the server what it has; `process` runs it; `audience`,
 //! `strace` and `trial` measure, each with a server of its own; `results` keeps what they found,
-//! `table` prints it, `page` and `charts` make the report. In a round every model is loaded once,
+//! `table` prints it, `plots`, `charts` and `page` make the report. In a round every model is loaded once,
 //! and every second round goes backwards, so that what changes on the machine meanwhile touches
 //! all of them alike.
 //!
@@ -11,8 +11,13 @@
 
 mod arguments;
 mod audience;
+mod charts;
 mod machine;
 mod models;
+mod page;
+mod palette;
+mod picture;
+mod plots;
 mod process;
 mod procfs;
 mod results;
@@ -32,7 +37,7 @@ use process::{Server, Signal, Trouble};
 use results::{Comparison, ModelResult, Settings};
 use trial::{Burden, Extent, Scratch};
 
-use crate::out_file::{self, OutFile};
+use crate::report::WholeFile;
 use crate::{EXIT_FAILED, EXIT_SIGNAL, catch_signals, limits};
 
 /// The command line asks for what there is not. clap ends with the same for what it refuses.
@@ -66,7 +71,7 @@ impl Ending {
 /// If it could not begin, or the report could not be written.
 pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
     let signal = catch_signals().map_err(|error| format!("signals cannot be caught: {error}"))?;
-    let json = prepare_file("--json", options.json.as_deref())?;
+    let outputs = Outputs::prepare(options)?;
     let server = models::find_server(options.server.as_deref())?;
     let all = models::of_server(&server)?;
     let models = match models::chosen(all, &options.models) {
@@ -78,7 +83,7 @@ pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
     };
     let most = options.steps().into_iter().max();
     let most = most.unwrap_or(options.connections);
-    limits::prepare(most, 0).map_err(|obstacles| obstacles.join("\nerror: "))?;
+    limits::prepare(most).map_err(|obstacles| obstacles.join("\nerror: "))?;
     #[cfg(target_os = "linux")]
     if let Err(error) = system::adopt_orphans() {
         log::warn!("orphans of a server will not be found: {error}");
@@ -93,14 +98,53 @@ pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
     let ending = run.measure();
     let comparison = run.comparison;
     let _ = io::stdout().write_all(table::text(&comparison).as_bytes());
-    if let Some(json) = json {
-        json.write(&out_file::json(&comparison))?;
-    }
+    outputs.write(&comparison)?;
     Ok(ending.code())
 }
 
-fn prepare_file(option: &'static str, path: Option<&Path>) -> Result<Option<OutFile>, String> {
-    path.map(|path| OutFile::new(option, path)).transpose()
+/// The files that are written at the end.
+struct Outputs<'a> {
+    options: &'a Compare,
+    html: WholeFile,
+    svg: Option<WholeFile>,
+    json: Option<WholeFile>,
+}
+
+impl Outputs<'_> {
+    /// Finds out whether they can be written before minutes are spent on what goes into them.
+    fn prepare(options: &Compare) -> Result<Outputs<'_>, String> {
+        let prepare = |option: &str, path: &Path| {
+            WholeFile::new(path).map_err(|error| format!("{option} {}: {error}", path.display()))
+        };
+        let svg = options.svg.as_deref().map(|path| prepare("--svg", path));
+        let json = options.json.as_deref().map(|path| prepare("--json", path));
+        Ok(Outputs {
+            options,
+            html: prepare("--html", &options.html)?,
+            svg: svg.transpose()?,
+            json: json.transpose()?,
+        })
+    }
+
+    fn write(&self, comparison: &Comparison) -> Result<(), String> {
+        let drawing = |error: charts::Error| format!("the charts cannot be drawn: {error}");
+        let writing = |error: io::Error| format!("the report cannot be written: {error}");
+        let figures = plots::figures(comparison).map_err(drawing)?;
+        let page = page::html(comparison, &figures);
+        self.html.write_bytes(page.as_bytes()).map_err(writing)?;
+        if let Some(file) = &self.svg
+            && let Some(picture) = picture::svg(comparison).map_err(drawing)?
+        {
+            file.write_bytes(picture.as_bytes()).map_err(writing)?;
+        }
+        if let Some(file) = &self.json {
+            file.write(comparison).map_err(writing)?;
+        }
+        let path = &self.options.html;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let _ = writeln!(io::stdout(), "\nreport: {}", path.display());
+        Ok(())
+    }
 }
 
 /// A comparison on its way.

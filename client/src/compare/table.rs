@@ -158,10 +158,10 @@ pub(crate) fn nanoseconds(nanoseconds: f64) -> String {
 
 pub(crate) fn bytes(bytes: f64) -> String {
     match bytes {
-        bytes if bytes < 1_000.0 => format!("{bytes:.0} B"),
-        bytes if bytes < 10.0 * 1_024.0 => format!("{:.1} KiB", bytes / 1_024.0),
-        bytes if bytes < 1_024.0 * 1_024.0 => format!("{:.0} KiB", bytes / 1_024.0),
-        bytes => format!("{:.1} MiB", bytes / 1_024.0 / 1_024.0),
+        bytes if bytes < 1e3 => format!("{bytes:.0} B"),
+        bytes if bytes < 1e4 => format!("{:.1} kB", bytes / 1e3),
+        bytes if bytes < 1e6 => format!("{:.0} kB", bytes / 1e3),
+        bytes => format!("{:.1} MB", bytes / 1e6),
     }
 }
 
@@ -248,7 +248,7 @@ pub(crate) mod tests {
         let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap();
         let head = row("model");
         assert!(row("green").ends_with("400 of 400") && row("green").contains("98,765"));
-        assert!(row("green").contains("4.5 KiB") && row("green").contains("2.01"));
+        assert!(row("green").contains("4.6 kB") && row("green").contains("2.01"));
         assert_eq!(row("green").chars().count(), head.chars().count());
         assert!(row("blocking").ends_with("1 of 400"));
         assert!(row("kqueue ").ends_with("not on this system"));
@@ -273,7 +273,7 @@ pub(crate) mod tests {
             (ratio(0.0), ratio(397.6)),
             ("0.00".to_owned(), "398".to_owned())
         );
-        let expected = [(512.0, "512 B"), (4_573.0, "4.5 KiB"), (90_000.0, "88 KiB")];
+        let expected = [(512.0, "512 B"), (4_573.0, "4.6 kB"), (90_000.0, "90 kB")];
         for (number, text) in expected {
             assert_eq!(bytes(number), text);
         }
