@@ -22,8 +22,7 @@ use crate::compare::palette::{GHOST, GRID, INK, MUTED};
 pub(crate) type Error = DrawingAreaErrorKind<std::io::Error>;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Plane<'a> =
-    ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Plane<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// Letters, in units.
 const LETTERS: f64 = 33.0;
@@ -82,7 +81,11 @@ impl Axis {
         let (least, most) = logarithms.fold((f64::MAX, f64::MIN), |(least, most), number| {
             (least.min(number), most.max(number))
         });
-        let (least, most) = if least > most { (0.0, 1.0) } else { (least, most) };
+        let (least, most) = if least > most {
+            (0.0, 1.0)
+        } else {
+            (least, most)
+        };
         let from = (least - 0.05).floor();
         let to = (most + 0.05).ceil();
         let factors: &[f64] = if to - from <= 2.0 {
@@ -92,7 +95,11 @@ impl Axis {
         };
         let decades = (from as i32)..=(to as i32);
         let ticks = decades
-            .flat_map(|decade| factors.iter().map(move |factor| factor * 10_f64.powi(decade)))
+            .flat_map(|decade| {
+                factors
+                    .iter()
+                    .map(move |factor| factor * 10_f64.powi(decade))
+            })
             .filter(|number| number.log10() <= to + 1e-9)
             .map(|number| (number.log10(), label(number)));
         Axis {
@@ -166,7 +173,10 @@ fn draw_dots(plane: &mut Plane<'_>, row: &Row, middle: f64, from: f64) -> Result
         [only] => (from, only),
         [first, .., last] => (first, last),
     };
-    let thread = PathElement::new(vec![(first, middle), (last, middle)], stroke(row.colour, HAIR));
+    let thread = PathElement::new(
+        vec![(first, middle), (last, middle)],
+        stroke(row.colour, HAIR),
+    );
     plane.draw_series([thread])?;
     for (index, place) in row.places.iter().enumerate() {
         // The first is the one that most people look for.
@@ -283,7 +293,11 @@ fn draw(
 }
 
 /// Lines across the plane, the numbers below it, and the title below them.
-fn draw_scale_below(plane: &mut Plane<'_>, axis: &Axis, (from, to): (f64, f64)) -> Result<(), Error> {
+fn draw_scale_below(
+    plane: &mut Plane<'_>,
+    axis: &Axis,
+    (from, to): (f64, f64),
+) -> Result<(), Error> {
     for (place, label) in &axis.ticks {
         let way = vec![(*place, from), (*place, to)];
         plane.draw_series([PathElement::new(way, stroke(GRID, HAIR))])?;
@@ -296,7 +310,11 @@ fn draw_scale_below(plane: &mut Plane<'_>, axis: &Axis, (from, to): (f64, f64)) 
 }
 
 /// Lines along the plane, the numbers left of it, and the title above them.
-fn draw_scale_left(plane: &mut Plane<'_>, axis: &Axis, (from, to): (f64, f64)) -> Result<(), Error> {
+fn draw_scale_left(
+    plane: &mut Plane<'_>,
+    axis: &Axis,
+    (from, to): (f64, f64),
+) -> Result<(), Error> {
     for (place, label) in &axis.ticks {
         let way = vec![(from, *place), (to, *place)];
         plane.draw_series([PathElement::new(way, stroke(GRID, HAIR))])?;
@@ -312,16 +330,19 @@ fn stroke(colour: RGBColor, width: u32) -> ShapeStyle {
     colour.stroke_width(width)
 }
 
-fn text<'a>(
-    words: &'a str,
+fn text(
+    words: &str,
     at: (i32, i32),
     size: f64,
     colour: RGBColor,
     anchor: HPos,
-) -> Text<'a, (i32, i32), &'a str> {
-    let style = TextStyle::from(("sans-serif", size).into_font());
-    let style = style.color(&colour).pos(Pos::new(anchor, VPos::Center));
-    Text::new(words, at, style)
+) -> Text<'static, (i32, i32), String> {
+    let style = TextStyle {
+        font: ("sans-serif", size).into_font(),
+        color: colour.to_backend_color(),
+        pos: Pos::new(anchor, VPos::Center),
+    };
+    Text::new(words.to_owned(), at, style)
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use process::{Server, Signal, Trouble};
 use results::{Comparison, ModelResult, Settings};
 use trial::{Burden, Extent, Scratch};
 
-use crate::report::WholeFile;
+use crate::report::JsonFile;
 use crate::{EXIT_FAILED, EXIT_SIGNAL, catch_signals, limits};
 
 /// The command line asks for what there is not. clap ends with the same for what it refuses.
@@ -105,16 +105,16 @@ pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
 /// The files that are written at the end.
 struct Outputs<'a> {
     options: &'a Compare,
-    html: WholeFile,
-    svg: Option<WholeFile>,
-    json: Option<WholeFile>,
+    html: JsonFile,
+    svg: Option<JsonFile>,
+    json: Option<JsonFile>,
 }
 
 impl Outputs<'_> {
     /// Finds out whether they can be written before minutes are spent on what goes into them.
     fn prepare(options: &Compare) -> Result<Outputs<'_>, String> {
         let prepare = |option: &str, path: &Path| {
-            WholeFile::new(path).map_err(|error| format!("{option} {}: {error}", path.display()))
+            JsonFile::new(path).map_err(|error| format!("{option} {}: {error}", path.display()))
         };
         let svg = options.svg.as_deref().map(|path| prepare("--svg", path));
         let json = options.json.as_deref().map(|path| prepare("--json", path));

@@ -90,12 +90,17 @@ fn write_header(page: &mut String, comparison: &Comparison, title: &str) -> fmt:
         HumanCount(settings.size_bytes.into()),
     )?;
     if comparison.interrupted {
-        page.push_str("<p class=\"broken\">The comparison was interrupted: not all was measured.</p>\n");
+        page.push_str(
+            "<p class=\"broken\">The comparison was interrupted: not all was measured.</p>\n",
+        );
     }
     for model in &comparison.models {
         if let Some(failure) = &model.failure {
             let (name, failure) = (escape(&model.name), escape(failure));
-            writeln!(page, "<p class=\"broken\"><b>{name}</b> failed: {failure}</p>")?;
+            writeln!(
+                page,
+                "<p class=\"broken\"><b>{name}</b> failed: {failure}</p>"
+            )?;
         }
     }
     let machine = &comparison.machine;
@@ -124,7 +129,12 @@ fn write_header(page: &mut String, comparison: &Comparison, title: &str) -> fmt:
     for family in Family::ALL {
         let mut models = comparison.models.iter();
         if models.any(|model| Family::of(&model.name) == family) {
-            writeln!(page, "<li class=\"{}\">{}</li>", class(family), family.title())?;
+            writeln!(
+                page,
+                "<li class=\"{}\">{}</li>",
+                class(family),
+                family.title()
+            )?;
         }
     }
     page.push_str("</ul>\n</header>\n");
@@ -175,10 +185,18 @@ fn write_findings(page: &mut String, comparison: &Comparison) -> fmt::Result {
         card("Shortest p99", &model.name, time(number))?;
     }
     if let Some((model, _, number)) = least(&|_, trial| Some(trial.cpu_per_request_ns)) {
-        card("Least processor time", &model.name, format!("{} a request", time(number)))?;
+        card(
+            "Least processor time",
+            &model.name,
+            format!("{} a request", time(number)),
+        )?;
     }
     if let Some((model, _, number)) = least(&|model, _| memory(model)) {
-        card("Least memory", &model.name, format!("{} a connection", bytes(number)))?;
+        card(
+            "Least memory",
+            &model.name,
+            format!("{} a connection", bytes(number)),
+        )?;
     }
     page.push_str("</div>\n");
     Ok(())
@@ -188,7 +206,10 @@ fn write_figure(page: &mut String, figure: &Figure) -> fmt::Result {
     let Figure {
         id, title, read, ..
     } = figure;
-    writeln!(page, "<section id=\"{id}\">\n<h2>{title}</h2>\n<p class=\"read\">{read}</p>")?;
+    writeln!(
+        page,
+        "<section id=\"{id}\">\n<h2>{title}</h2>\n<p class=\"read\">{read}</p>"
+    )?;
     let are_many = figure.panels.len() > 1;
     if are_many {
         page.push_str("<div class=\"panels\">\n");
@@ -219,7 +240,9 @@ fn write_figure(page: &mut String, figure: &Figure) -> fmt::Result {
 }
 
 fn write_table(page: &mut String, comparison: &Comparison) -> fmt::Result {
-    page.push_str("<section id=\"table\">\n<h2>All numbers</h2>\n<div class=\"scroll\">\n<table>\n");
+    page.push_str(
+        "<section id=\"table\">\n<h2>All numbers</h2>\n<div class=\"scroll\">\n<table>\n",
+    );
     page.push_str("<thead><tr><th scope=\"col\">model</th>");
     for head in HEADS {
         write!(page, "<th scope=\"col\">{head}</th>")?;
@@ -227,7 +250,11 @@ fn write_table(page: &mut String, comparison: &Comparison) -> fmt::Result {
     page.push_str("</tr></thead>\n<tbody>\n");
     for model in &comparison.models {
         let class = class(Family::of(&model.name));
-        write!(page, "<tr><td class=\"name {class}\">{}</td>", escape(&model.name))?;
+        write!(
+            page,
+            "<tr><td class=\"name {class}\">{}</td>",
+            escape(&model.name)
+        )?;
         match model.at(comparison.settings.connections) {
             Some(trial) => {
                 for cell in cells(model, trial) {
@@ -240,7 +267,11 @@ fn write_table(page: &mut String, comparison: &Comparison) -> fmt::Result {
                 let reason = model.lacking.as_ref().or(model.failure.as_ref());
                 let reason = reason.map_or(String::new(), |reason| format!(": {}", escape(reason)));
                 let span = HEADS.len();
-                write!(page, "<td class=\"why\" colspan=\"{span}\">{}{reason}</td>", why_not(model))?;
+                write!(
+                    page,
+                    "<td class=\"why\" colspan=\"{span}\">{}{reason}</td>",
+                    why_not(model)
+                )?;
             }
         }
         page.push_str("</tr>\n");
@@ -295,7 +326,10 @@ fn write_models(page: &mut String, comparison: &Comparison) -> fmt::Result {
             continue;
         }
         let (class, title, about) = (class(family), family.title(), family.about());
-        writeln!(page, "<h3 class=\"family {class}\">{title}</h3>\n<p class=\"read\">{about}</p>")?;
+        writeln!(
+            page,
+            "<h3 class=\"family {class}\">{title}</h3>\n<p class=\"read\">{about}</p>"
+        )?;
         page.push_str("<dl class=\"models\">\n");
         for model in members {
             let (name, about) = (escape(&model.name), escape(&model.about));
@@ -380,7 +414,9 @@ mod tests {
         ] {
             assert!(page.contains(text), "{text}");
         }
-        for text in ["http:", "https:", "src=", "href=", "url(", "<script", "@import", "a<b>"] {
+        for text in [
+            "http:", "https:", "src=", "href=", "url(", "<script", "@import", "a<b>",
+        ] {
             assert!(!page.contains(text), "{text}");
         }
         let figures = page.matches("<svg ").count();

@@ -61,37 +61,57 @@ pub(crate) fn figures(comparison: &Comparison) -> Result<Vec<Figure>, Error> {
 pub(crate) fn throughput(comparison: &Comparison) -> Result<Figure, Error> {
     let mut models = measured(comparison);
     models.sort_by(|one, other| other.1.requests_per_s.total_cmp(&one.1.requests_per_s));
-    let most = models.first().map_or(1.0, |(_, trial)| trial.requests_per_s);
-    let axis = Axis::linear("requests per second", most, |tick| rounded(tick));
-    let rows = rows(&models, |_, trial| (vec![trial.requests_per_s], rate(trial)));
-    bars(Mark::Bar, &rows, &axis, Figure {
-        id: "throughput",
-        title: "How many requests a second?",
-        read: "<b>Longer is better.</b> Pale bars belong to models that do not answer all \
+    let most = models
+        .first()
+        .map_or(1.0, |(_, trial)| trial.requests_per_s);
+    let axis = Axis::linear("requests per second", most, rounded);
+    let rows = rows(&models, |_, trial| {
+        (vec![trial.requests_per_s], rate(trial))
+    });
+    bars(
+        Mark::Bar,
+        &rows,
+        &axis,
+        Figure {
+            id: "throughput",
+            title: "How many requests a second?",
+            read: "<b>Longer is better.</b> Pale bars belong to models that do not answer all \
                connections at once: the others wait, so that few take part in what is counted. A \
                ≥ stands where the client had no processor time left while the server had some.",
-        panels: Vec::new(),
-    })
+            panels: Vec::new(),
+        },
+    )
 }
 
 pub(crate) fn effort(comparison: &Comparison) -> Result<Figure, Error> {
     let mut models = measured(comparison);
-    models.sort_by(|one, other| one.1.cpu_per_request_ns.total_cmp(&other.1.cpu_per_request_ns));
-    let most = models.last().map_or(1.0, |(_, trial)| trial.cpu_per_request_ns);
-    let axis = Axis::linear("processor time for each request", most, |tick| time(tick));
+    models.sort_by(|one, other| {
+        one.1
+            .cpu_per_request_ns
+            .total_cmp(&other.1.cpu_per_request_ns)
+    });
+    let most = models
+        .last()
+        .map_or(1.0, |(_, trial)| trial.cpu_per_request_ns);
+    let axis = Axis::linear("processor time for each request", most, time);
     let rows = rows(&models, |_, trial| {
         let each = trial.cpu_per_request_ns;
         (vec![each], time(each))
     });
-    bars(Mark::Bar, &rows, &axis, Figure {
-        id: "cpu",
-        title: "What does a request cost the server?",
-        read: "<b>Shorter is better.</b> All processor time that the server used from its start to \
+    bars(
+        Mark::Bar,
+        &rows,
+        &axis,
+        Figure {
+            id: "cpu",
+            title: "What does a request cost the server?",
+            read: "<b>Shorter is better.</b> All processor time that the server used from its start to \
                its end, in the kernel, too, with all its threads and processes, divided by the \
                requests that it answered. Unlike the rate, it does not depend on how fast the \
                client is.",
-        panels: Vec::new(),
-    })
+            panels: Vec::new(),
+        },
+    )
 }
 
 /// Nothing if the memory is known of nobody.
@@ -99,7 +119,11 @@ pub(crate) fn memory(comparison: &Comparison) -> Result<Option<Figure>, Error> {
     let each = |model: &ModelResult| model.audience?.bytes_per_connection;
     let mut models = measured(comparison);
     models.retain(|(model, _)| each(model).is_some());
-    models.sort_by(|one, other| each(one.0).partial_cmp(&each(other.0)).expect("no NaN is made"));
+    models.sort_by(|one, other| {
+        each(one.0)
+            .partial_cmp(&each(other.0))
+            .expect("no NaN is made")
+    });
     if models.is_empty() {
         return Ok(None);
     }
@@ -109,16 +133,21 @@ pub(crate) fn memory(comparison: &Comparison) -> Result<Option<Figure>, Error> {
         let each = each(model).unwrap_or(0.0);
         (vec![each.log10().max(axis.from)], bytes(each))
     });
-    let figure = bars(Mark::Dots, &rows, &axis, Figure {
-        id: "memory",
-        title: "How much memory does a connection take?",
-        read: "<b>Further left is better.</b> The scale is logarithmic: each line is ten times the \
+    let figure = bars(
+        Mark::Dots,
+        &rows,
+        &axis,
+        Figure {
+            id: "memory",
+            title: "How much memory does a connection take?",
+            read: "<b>Further left is better.</b> The scale is logarithmic: each line is ten times the \
                one before. It is what the server's memory grew by with all connections open and one \
                message answered on each, divided by those answered. Memory that processes share \
                counts once. What the kernel keeps besides (buffers of sockets, its own stacks, page \
                tables) is not in it. Rings belong to models that do not answer all at once.",
-        panels: Vec::new(),
-    })?;
+            panels: Vec::new(),
+        },
+    )?;
     Ok(Some(figure))
 }
 
@@ -134,24 +163,36 @@ pub(crate) fn latency(comparison: &Comparison) -> Result<Figure, Error> {
         let label = numbers(trial).map(time).join(" · ");
         (places.to_vec(), label)
     });
-    bars(Mark::Dots, &rows, &axis, Figure {
-        id: "latency",
-        title: "How long does a reply take?",
-        read: "<b>Further left and closer together is better.</b> The large dot is the median (half \
+    bars(
+        Mark::Dots,
+        &rows,
+        &axis,
+        Figure {
+            id: "latency",
+            title: "How long does a reply take?",
+            read: "<b>Further left and closer together is better.</b> The large dot is the median (half \
                of all replies came sooner), then come p99 (all but one in a hundred) and p99.9 (all \
                but one in a thousand). The scale is logarithmic. Rings belong to models that do not \
                answer all at once: a few are answered very soon, and the others when those have \
                left.",
-        panels: Vec::new(),
-    })
+            panels: Vec::new(),
+        },
+    )
 }
 
 fn distribution(comparison: &Comparison) -> Result<Figure, Error> {
     let models = measured(comparison);
     let all = || models.iter().flat_map(|(_, trial)| trial.curve.iter());
     let place = |quantile: f64| -(1.0 - quantile).log10();
-    let most = all().map(|(quantile, _)| place(*quantile)).fold(1.0, f64::max);
-    let ticks = [(0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %")];
+    let most = all()
+        .map(|(quantile, _)| place(*quantile))
+        .fold(1.0, f64::max);
+    let ticks = [
+        (0.5, "50 %"),
+        (0.9, "90 %"),
+        (0.99, "99 %"),
+        (0.999, "99.9 %"),
+    ];
     let more = [(0.9999, "99.99 %"), (0.99999, "99.999 %")];
     let ticks = ticks.into_iter().chain(more);
     let ticks = ticks.map(|(quantile, label)| (place(quantile), label.to_owned()));
@@ -164,9 +205,13 @@ fn distribution(comparison: &Comparison) -> Result<Figure, Error> {
     let y = Axis::logarithmic("came within", all().map(|(_, time)| *time), time);
     let points = |trial: &Trial| {
         let points = trial.curve.iter().filter(|(_, time)| *time > 0.0);
-        points.map(|(quantile, time)| (place(*quantile), time.log10())).collect()
+        points
+            .map(|(quantile, time)| (place(*quantile), time.log10()))
+            .collect()
     };
-    let lines = models.iter().map(|(model, trial)| (model.name.as_str(), points(trial)));
+    let lines = models
+        .iter()
+        .map(|(model, trial)| (model.name.as_str(), points(trial)));
     Ok(Figure {
         id: "distribution",
         title: "And the slowest replies?",
@@ -184,7 +229,9 @@ fn distribution(comparison: &Comparison) -> Result<Figure, Error> {
 
 fn sweep_of_rates(comparison: &Comparison) -> Result<Figure, Error> {
     let lines = sweep(comparison, |trial| trial.requests_per_s);
-    let most = lines.iter().flat_map(|(_, points)| points.iter().map(|(_, rate)| *rate));
+    let most = lines
+        .iter()
+        .flat_map(|(_, points)| points.iter().map(|(_, rate)| *rate));
     let y = Axis::linear("requests per second", most.fold(0.0, f64::max), rounded);
     let x = axis_of_steps(comparison);
     Ok(Figure {
@@ -203,7 +250,9 @@ fn sweep_of_rates(comparison: &Comparison) -> Result<Figure, Error> {
 
 fn sweep_of_times(comparison: &Comparison) -> Result<Figure, Error> {
     let lines = sweep(comparison, |trial| trial.p99_ns.max(1.0).log10());
-    let all = lines.iter().flat_map(|(_, points)| points.iter().map(|(_, time)| 10_f64.powf(*time)));
+    let all = lines
+        .iter()
+        .flat_map(|(_, points)| points.iter().map(|(_, time)| 10_f64.powf(*time)));
     let y = Axis::logarithmic("p99 of the replies", all, time);
     let x = axis_of_steps(comparison);
     Ok(Figure {
@@ -229,14 +278,21 @@ fn sweep(comparison: &Comparison, number: fn(&Trial) -> f64) -> Vec<(&str, Vec<(
         });
         points.collect()
     };
-    let models = comparison.models.iter().filter(|model| !model.steps.is_empty());
-    models.map(|model| (model.name.as_str(), curve(model))).collect()
+    let models = comparison
+        .models
+        .iter()
+        .filter(|model| !model.steps.is_empty());
+    models
+        .map(|model| (model.name.as_str(), curve(model)))
+        .collect()
 }
 
 fn axis_of_steps(comparison: &Comparison) -> Axis {
     let steps = &comparison.settings.steps;
     let place = |connections: &u32| f64::from(*connections).log10();
-    let ticks = steps.iter().map(|step| (place(step), rounded(f64::from(*step))));
+    let ticks = steps
+        .iter()
+        .map(|step| (place(step), rounded(f64::from(*step))));
     Axis {
         title: "connections".to_owned(),
         from: steps.first().map_or(0.0, place),
@@ -251,7 +307,9 @@ fn rows(
 ) -> Vec<Row> {
     let rows = models.iter().map(|(model, trial)| {
         let (places, mut label) = of(model, trial);
-        let audience = model.audience.filter(|audience| audience.served < audience.asked);
+        let audience = model
+            .audience
+            .filter(|audience| audience.served < audience.asked);
         if let Some(audience) = audience {
             label += &format!("  (answers {} at once)", audience.served);
         }
@@ -270,7 +328,10 @@ fn bars(mark: Mark, rows: &[Row], axis: &Axis, mut figure: Figure) -> Result<Fig
     let told = rows.iter().map(|row| format!("{} {}", row.name, row.label));
     figure.panels.push(Panel {
         family: None,
-        description: format!("From the best down: {}.", told.collect::<Vec<_>>().join("; ")),
+        description: format!(
+            "From the best down: {}.",
+            told.collect::<Vec<_>>().join("; ")
+        ),
         svg: charts::rows(rows, axis, mark)?,
     });
     Ok(figure)
@@ -350,13 +411,23 @@ mod tests {
         assert_eq!(ids[..5], expected);
         assert_eq!(ids[5..], ["sweep-throughput", "sweep-latency"]);
         for figure in &figures {
-            let told: Vec<&str> =
-                figure.panels.iter().map(|panel| panel.description.as_str()).collect();
+            let told: Vec<&str> = figure
+                .panels
+                .iter()
+                .map(|panel| panel.description.as_str())
+                .collect();
             let told = told.join(" ");
-            assert!(told.contains("blocking") && told.contains("green"), "{told}");
+            assert!(
+                told.contains("blocking") && told.contains("green"),
+                "{told}"
+            );
             assert!(!told.contains("kqueue"), "{told}");
         }
-        assert!(figures[0].panels[0].description.contains("answers 1 at once"));
+        assert!(
+            figures[0].panels[0]
+                .description
+                .contains("answers 1 at once")
+        );
         let families: Vec<_> = figures[2].panels.iter().map(|panel| panel.family).collect();
         assert_eq!(families, [Some(Family::Kernel), Some(Family::Green)]);
     }
