@@ -61,7 +61,10 @@ impl Axis {
         let ticks = (0..)
             .map(|count| f64::from(count) * step)
             .take_while(|tick| *tick <= most * 1.02)
-            .map(|tick| (tick, label(tick)));
+            .map(|tick| match tick {
+                0.0 => (tick, "0".to_owned()),
+                _ => (tick, label(tick)),
+            });
         Axis {
             title: title.to_owned(),
             from: 0.0,
@@ -203,12 +206,12 @@ pub(crate) struct Line {
 
 /// Curves over one plane, each with its name behind its end.
 pub(crate) fn curves(lines: &[Line], x: &Axis, y: &Axis) -> Result<Svg, Error> {
-    draw(1_120, 720, |root| {
+    draw(960, 660, |root| {
         let mut plane = ChartBuilder::on(root)
             .margin_top(60)
-            .margin_right(250)
+            .margin_right(215)
             .x_label_area_size(110)
-            .y_label_area_size(130)
+            .y_label_area_size(120)
             .build_cartesian_2d(x.from..x.to, y.from..y.to)?;
         draw_scale_below(&mut plane, x, (y.from, y.to))?;
         draw_scale_left(&mut plane, y, (x.from, x.to))?;
@@ -321,7 +324,7 @@ fn draw_scale_left(
         let label = text(label, (-14, 0), LETTERS_SMALL, MUTED, HPos::Right);
         plane.draw_series([EmptyElement::at((from, *place)) + label])?;
     }
-    let title = text(&axis.title, (-120, -40), LETTERS_SMALL, MUTED, HPos::Left);
+    let title = text(&axis.title, (-110, -40), LETTERS_SMALL, MUTED, HPos::Left);
     plane.draw_series([EmptyElement::at((from, axis.to)) + title])?;
     Ok(())
 }

@@ -128,7 +128,8 @@ pub(crate) fn memory(comparison: &Comparison) -> Result<Option<Figure>, Error> {
         return Ok(None);
     }
     let all = models.iter().filter_map(|(model, _)| each(model));
-    let axis = Axis::logarithmic("memory for each connection", all, bytes);
+    let label = |number| bytes(number).replace(".0 ", " ");
+    let axis = Axis::logarithmic("memory for each connection", all, label);
     let rows = rows(&models, |model, _| {
         let each = each(model).unwrap_or(0.0);
         (vec![each.log10().max(axis.from)], bytes(each))
@@ -158,11 +159,16 @@ pub(crate) fn latency(comparison: &Comparison) -> Result<Figure, Error> {
     let numbers = |trial: &Trial| [trial.p50_ns, trial.p99_ns, trial.p99_9_ns];
     let all = models.iter().flat_map(|(_, trial)| numbers(trial));
     let axis = Axis::logarithmic("time until the reply is complete", all, time);
-    let rows = rows(&models, |_, trial| {
+    let mut rows = rows(&models, |_, trial| {
         let places = numbers(trial).map(|time| time.max(1.0).log10().max(axis.from));
         let label = numbers(trial).map(time).join(" · ");
         (places.to_vec(), label)
     });
+    for row in &mut rows {
+        // Three numbers are all there is room for; the rings tell the rest.
+        row.label
+            .truncate(row.label.find("  (").unwrap_or(row.label.len()));
+    }
     bars(
         Mark::Dots,
         &rows,
