@@ -376,8 +376,8 @@ mod tests {
 
     #[test]
     fn names_do_not_lie_upon_one_another() {
-        // Goal: names stay in order, apart, and inside. Method: crowds at the top, in the middle and
-        // at the bottom.
+        // Goal: names stay in order, apart, and inside. Method: crowds at the top, in the middle
+        // and at the bottom.
         for wanted in [vec![0, 0, 1], vec![50, 51, 52, 52], vec![99, 100, 100]] {
             let places = spread(&wanted, 10, (0, 100));
             assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= 10));

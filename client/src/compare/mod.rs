@@ -3,9 +3,9 @@
 //!
 //! Application, above L4. `models` asks the server what it has; `process` runs it; `audience`,
 //! `strace` and `trial` measure, each with a server of its own; `results` keeps what they found,
-//! `table` prints it, `plots`, `charts` and `page` make the report. In a round every model is loaded once,
-//! and every second round goes backwards, so that what changes on the machine meanwhile touches
-//! all of them alike.
+//! `table` prints it, `plots`, `charts` and `page` make the report. In a round every model is
+//! loaded once, and every second round goes backwards, so that what changes on the machine
+//! meanwhile touches all of them alike.
 //!
 //! Deliberately not here: green threads. This program sleeps while others work.
 
@@ -20,6 +20,7 @@ mod picture;
 mod plots;
 mod process;
 mod procfs;
+mod progress;
 mod results;
 mod strace;
 mod system;
@@ -27,17 +28,18 @@ mod table;
 mod trial;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 pub(crate) use arguments::Compare;
 use machine::Machine;
 use models::Model;
 use process::{Server, Signal, Trouble};
+use progress::Progress;
 use results::{Comparison, ModelResult, Settings};
 use trial::{Burden, Extent, Scratch};
 
-use crate::report::JsonFile;
+use crate::out_file::{self, OutFile};
 use crate::{EXIT_FAILED, EXIT_SIGNAL, catch_signals, limits};
 
 /// The command line asks for what there is not. clap ends with the same for what it refuses.
@@ -83,7 +85,7 @@ pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
     };
     let most = options.steps().into_iter().max();
     let most = most.unwrap_or(options.connections);
-    limits::prepare(most).map_err(|obstacles| obstacles.join("\nerror: "))?;
+    limits::prepare(most, 0).map_err(|obstacles| obstacles.join("\nerror: "))?;
     #[cfg(target_os = "linux")]
     if let Err(error) = system::adopt_orphans() {
         log::warn!("orphans of a server will not be found: {error}");
@@ -105,40 +107,44 @@ pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
 /// The files that are written at the end.
 struct Outputs<'a> {
     options: &'a Compare,
-    html: JsonFile,
-    svg: Option<JsonFile>,
-    json: Option<JsonFile>,
+    html: OutFile,
+    svg: Option<OutFile>,
+    json: Option<OutFile>,
 }
 
 impl Outputs<'_> {
     /// Finds out whether they can be written before minutes are spent on what goes into them.
     fn prepare(options: &Compare) -> Result<Outputs<'_>, String> {
-        let prepare = |option: &str, path: &Path| {
-            JsonFile::new(path).map_err(|error| format!("{option} {}: {error}", path.display()))
-        };
-        let svg = options.svg.as_deref().map(|path| prepare("--svg", path));
-        let json = options.json.as_deref().map(|path| prepare("--json", path));
+        let html = OutFile::new("--html", &options.html)?;
+        let svg = options.svg.as_deref();
+        let svg = svg.map(|path| OutFile::new("--svg", path)).transpose()?;
+        let json = options.json.as_deref();
+        let json = json.map(|path| OutFile::new("--json", path)).transpose()?;
+        out_file::check_distinct(
+            [Some(&html), svg.as_ref(), json.as_ref()]
+                .into_iter()
+                .flatten(),
+        )?;
         Ok(Outputs {
             options,
-            html: prepare("--html", &options.html)?,
-            svg: svg.transpose()?,
-            json: json.transpose()?,
+            html,
+            svg,
+            json,
         })
     }
 
     fn write(&self, comparison: &Comparison) -> Result<(), String> {
         let drawing = |error: charts::Error| format!("the charts cannot be drawn: {error}");
-        let writing = |error: io::Error| format!("the report cannot be written: {error}");
+        if let Some(file) = &self.json {
+            file.write(&out_file::json(comparison))?;
+        }
         let figures = plots::figures(comparison).map_err(drawing)?;
-        let page = page::html(comparison, &figures);
-        self.html.write_bytes(page.as_bytes()).map_err(writing)?;
+        self.html
+            .write(page::html(comparison, &figures).as_bytes())?;
         if let Some(file) = &self.svg
             && let Some(picture) = picture::svg(comparison).map_err(drawing)?
         {
-            file.write_bytes(picture.as_bytes()).map_err(writing)?;
-        }
-        if let Some(file) = &self.json {
-            file.write(comparison).map_err(writing)?;
+            file.write(picture.as_bytes())?;
         }
         let path = &self.options.html;
         let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -225,10 +231,14 @@ impl Run<'_> {
     /// The signal that came meanwhile.
     fn measure_all(&mut self) -> Result<(), usize> {
         let strace = strace::obstacle();
+        let loads = self.options.rounds as usize * self.options.steps().len();
+        let steps = loads + if strace.is_none() { 2 } else { 1 };
+        let all = steps * self.comparison.models.len();
+        let progress = &mut Progress::new(all, self.options.quiet);
         for index in 0..self.comparison.models.len() {
-            self.attempt(index, "memory", Run::gather)?;
+            self.attempt(progress, index, "memory", Run::gather)?;
             if strace.is_none() {
-                self.attempt(index, "system calls", Run::count)?;
+                self.attempt(progress, index, "system calls", Run::count)?;
             }
         }
         self.comparison.notes.extend(strace);
@@ -245,7 +255,9 @@ impl Run<'_> {
                     let rounds = self.options.rounds;
                     let what =
                         format!("{connections} connections, round {} of {rounds}", round + 1);
-                    self.attempt(index, &what, |run, index| run.load(index, connections))?;
+                    self.attempt(progress, index, &what, |run, index| {
+                        run.load(index, connections)
+                    })?;
                 }
             }
         }
@@ -255,15 +267,17 @@ impl Run<'_> {
     /// Does something with a model that has not failed so far, and notes what comes of it.
     fn attempt(
         &mut self,
+        progress: &mut Progress,
         index: usize,
         what: &str,
         attempt: impl FnOnce(&mut Self, usize) -> Result<(), Trouble>,
     ) -> Result<(), usize> {
         let model = &self.comparison.models[index];
-        if model.lacking.is_some() || model.failure.is_some() {
+        let is_skipped = model.lacking.is_some() || model.failure.is_some();
+        progress.step(&model.name, what, is_skipped);
+        if is_skipped {
             return Ok(());
         }
-        self.tell(index, what);
         let result = attempt(self, index);
         let model = &mut self.comparison.models[index];
         match result {
@@ -273,13 +287,6 @@ impl Run<'_> {
             Err(Trouble::Lacking(reason)) => model.lacking = Some(reason),
         }
         Ok(())
-    }
-
-    fn tell(&self, index: usize, what: &str) {
-        if !self.options.quiet {
-            let name = &self.comparison.models[index].name;
-            let _ = writeln!(io::stderr(), "{name}: {what}");
-        }
     }
 
     fn command(&self, index: usize) -> Command {

@@ -1,9 +1,9 @@
 //! Which charts a comparison has, and how each is read.
 //!
-//! Application, above L4. A model that cannot answer all connections at once is drawn pale: fewer of
-//! them take part, so that its numbers are not those of the others. Curves come in a panel for each
-//! family of models, with all others in the background, because sixteen colours in one panel can be
-//! told apart by nobody.
+//! Application, above L4. A model that cannot answer all connections at once is drawn pale: fewer
+//! of them take part, so that its numbers are not those of the others. Curves come in a panel for
+//! each family of models, with all others in the background, because nobody can tell sixteen
+//! colours in one panel apart.
 //!
 //! Deliberately not here: how a chart is drawn (`charts`).
 
