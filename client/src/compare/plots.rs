@@ -105,10 +105,10 @@ pub(crate) fn effort(comparison: &Comparison) -> Result<Figure, Error> {
         Figure {
             id: "cpu",
             title: "What does a request cost the server?",
-            read: "<b>Shorter is better.</b> All processor time that the server used from its start to \
-               its end, in the kernel, too, with all its threads and processes, divided by the \
-               requests that it answered. Unlike the rate, it does not depend on how fast the \
-               client is.",
+            read: "<b>Shorter is better.</b> All processor time that the server used from its \
+               start to its end, in the kernel, too, with all its threads and processes, divided \
+               by the requests that it answered. Unlike the rate, it does not depend on how fast \
+               the client is.",
             panels: Vec::new(),
         },
     )
@@ -141,11 +141,12 @@ pub(crate) fn memory(comparison: &Comparison) -> Result<Option<Figure>, Error> {
         Figure {
             id: "memory",
             title: "How much memory does a connection take?",
-            read: "<b>Further left is better.</b> The scale is logarithmic: each line is ten times the \
-               one before. It is what the server's memory grew by with all connections open and one \
-               message answered on each, divided by those answered. Memory that processes share \
-               counts once. What the kernel keeps besides (buffers of sockets, its own stacks, page \
-               tables) is not in it. Rings belong to models that do not answer all at once.",
+            read: "<b>Further left is better.</b> The scale is logarithmic: each line is ten \
+               times the one before. It is what the server's memory grew by with all connections \
+               open and one message answered on each, divided by those answered. Memory that \
+               processes share counts once. What the kernel keeps besides (buffers of sockets, \
+               its own stacks, page tables) is not in it. Rings belong to models that do not \
+               answer all at once.",
             panels: Vec::new(),
         },
     )?;
@@ -176,11 +177,11 @@ pub(crate) fn latency(comparison: &Comparison) -> Result<Figure, Error> {
         Figure {
             id: "latency",
             title: "How long does a reply take?",
-            read: "<b>Further left and closer together is better.</b> The large dot is the median (half \
-               of all replies came sooner), then come p99 (all but one in a hundred) and p99.9 (all \
-               but one in a thousand). The scale is logarithmic. Rings belong to models that do not \
-               answer all at once: a few are answered very soon, and the others when those have \
-               left.",
+            read: "<b>Further left and closer together is better.</b> The large dot is the median \
+               (half of all replies came sooner), then come p99 (all but one in a hundred) and \
+               p99.9 (all but one in a thousand). The scale is logarithmic. Rings belong to \
+               models that do not answer all at once: a few are answered very soon, and the \
+               others when those have left.",
             panels: Vec::new(),
         },
     )
@@ -221,11 +222,11 @@ fn distribution(comparison: &Comparison) -> Result<Figure, Error> {
     Ok(Figure {
         id: "distribution",
         title: "And the slowest replies?",
-        read: "<b>Lower and flatter is better.</b> A curve tells within which time what share of the \
-               replies came. Both scales are stretched, so that the few slowest can be seen: each \
-               step to the right leaves a tenth of the replies before. A curve that climbs at its \
-               end makes a few wait long while most do not notice. Each panel shows one family, with \
-               all others in grey.",
+        read: "<b>Lower and flatter is better.</b> A curve tells within which time what share of \
+               the replies came. Both scales are stretched, so that the few slowest can be seen: \
+               each step to the right leaves a tenth of the replies before. A curve that climbs \
+               at its end makes a few wait long while most do not notice. Each panel shows one \
+               family, with all others in grey.",
         panels: panels(&lines.collect::<Vec<_>>(), &x, &y, false, |name, points| {
             let end = points.last().map_or(0.0, |(_, time)| 10_f64.powf(*time));
             format!("{name} up to {}", time(end))
@@ -243,10 +244,10 @@ fn sweep_of_rates(comparison: &Comparison) -> Result<Figure, Error> {
     Ok(Figure {
         id: "sweep-throughput",
         title: "What do more connections do to the rate?",
-        read: "<b>Higher is better, and so is not to fall.</b> With one connection the server waits \
-               for each message; with more it can handle those together that have come meanwhile. A \
-               curve that falls on the right pays for each connection, whether it says something or \
-               not.",
+        read: "<b>Higher is better, and so is not to fall.</b> With one connection the server \
+               waits for each message; with more it can handle those together that have come \
+               meanwhile. A curve that falls on the right pays for each connection, whether it \
+               says something or not.",
         panels: panels(&lines, &x, &y, true, |name, points| {
             let end = points.last().map_or(0.0, |(_, rate)| *rate);
             format!("{name} {} at last", rounded(end))
@@ -264,9 +265,10 @@ fn sweep_of_times(comparison: &Comparison) -> Result<Figure, Error> {
     Ok(Figure {
         id: "sweep-latency",
         title: "And to the time of a reply?",
-        read: "<b>Lower is better.</b> p99: all but one in a hundred replies came within this time. \
-               Every connection sends its next message as soon as it has the reply to the last one, \
-               so twice the connections wait twice as long where the rate stays the same.",
+        read: "<b>Lower is better.</b> p99: all but one in a hundred replies came within this \
+               time. Every connection sends its next message as soon as it has the reply to the \
+               last one, so twice the connections wait twice as long where the rate stays the \
+               same.",
         panels: panels(&lines, &x, &y, true, |name, points| {
             let end = points.last().map_or(0.0, |(_, time)| 10_f64.powf(*time));
             format!("{name} {} at last", time(end))

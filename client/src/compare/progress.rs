@@ -1,5 +1,5 @@
-//! What is shown while a comparison goes on, on standard error: a bar on a terminal, a line for each
-//! step elsewhere.
+//! What is shown while a comparison goes on, on standard error: a bar on a terminal, a line for
+//! each step elsewhere.
 //!
 //! Application, above L4. Deliberately not here: results. They come at the end, side by side.
 
