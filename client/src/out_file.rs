@@ -2,7 +2,8 @@
 //!
 //! Application, above L4. Rests on rename(2), which puts one file in the place of another at once:
 //! whoever reads `--json` while it is written finds the old report or the new one, never half of
-//! one. A pipe or a terminal (`/dev/stdout`) cannot be replaced and is written to.
+//! one. A pipe or a terminal cannot be replaced and is written to, and so is `/dev/stdout`, wherever
+//! it leads.
 //!
 //! Deliberately not here: what is in the files (`report`, `csv_file`, `hdr_log`).
 
@@ -87,19 +88,31 @@ pub(crate) fn json(content: &impl Serialize) -> Vec<u8> {
 
 /// Whether the file is a regular one, or will be.
 fn is_replaced(path: &Path) -> bool {
-    fs::metadata(path).map_or(true, |metadata| metadata.is_file())
+    !is_standard_output(path) && fs::metadata(path).map_or(true, |metadata| metadata.is_file())
+}
+
+/// Our own output may lead into a regular file, which must not be replaced below it; nor must the
+/// link by which the system names our output, which is everybody's.
+fn is_standard_output(path: &Path) -> bool {
+    path == Path::new("/dev/stdout")
 }
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    if is_standard_output(path) {
+        let mut output = io::stdout().lock();
+        return output.write_all(content).and_then(|()| output.flush());
+    }
     if !is_replaced(path) {
         return fs::write(path, content);
     }
+    // Where a link leads the file is replaced, and not the link.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.partial", std::process::id()));
-    let partial = directory_of(path).join(name);
+    let partial = directory_of(&path).join(name);
     let written = File::create(&partial)
         .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&partial, path));
+        .and_then(|()| fs::rename(&partial, &path));
     if written.is_err() {
         let _ = fs::remove_file(&partial);
     }
