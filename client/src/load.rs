@@ -245,10 +245,13 @@ impl Load {
     /// All are up: lets them send. The window is opened now or, by the supervisor, after the
     /// warm-up.
     fn start(&self) {
-        let _ = self.started_ns.set(self.clock.now_ns());
         if self.warmup_ns() == 0 {
             self.open_window();
         }
+        let opened_ns = self.window_start.get().map(|start| start.at_ns);
+        let _ = self
+            .started_ns
+            .set(opened_ns.unwrap_or_else(|| self.clock.now_ns()));
         self.gate.open();
     }
 
@@ -389,7 +392,8 @@ impl Load {
         let mut interval_start_ns = None;
         let mut before_ns = self.clock.now_ns();
         while self.gate.is_anybody_running() {
-            thread::sleep(TICK);
+            let tick_ns = self.tick_ns(before_ns);
+            thread::sleep(Duration::from_nanos(tick_ns));
             let now_ns = self.clock.now_ns();
             // A signal's number is all that the handler leaves; nothing else is published with it.
             let signal = signal.load(Ordering::Relaxed);
@@ -403,8 +407,9 @@ impl Load {
                 self.open_window();
             }
             if let Some(start) = self.window_start.get() {
+                let late_ns = (now_ns - before_ns).saturating_sub(tick_ns);
                 let interval_start_ns = interval_start_ns.get_or_insert(start.at_ns);
-                self.watch_window(start, now_ns, now_ns - before_ns, interval_start_ns);
+                self.watch_window(start, now_ns, late_ns, interval_start_ns);
             }
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(OVERDUE_TICKS) {
@@ -418,19 +423,29 @@ impl Load {
         Outcome::Complete
     }
 
-    /// Ends the window and its intervals when they are due; `slept_ns` is how long the tick really
-    /// took.
-    fn watch_window(
-        &self,
-        start: &Border,
-        now_ns: u64,
-        slept_ns: u64,
-        interval_start_ns: &mut u64,
-    ) {
+    /// How long the supervisor sleeps: a tick, or less if the window is to begin or end before.
+    fn tick_ns(&self, now_ns: u64) -> u64 {
+        let borders = [
+            self.started_ns()
+                .map(|started_ns| started_ns + self.warmup_ns()),
+            Some(self.end_ns()),
+        ];
+        let left_ns = borders
+            .into_iter()
+            .flatten()
+            .filter_map(|border_ns| border_ns.checked_sub(now_ns));
+        // A border that is now has been seen, or is seen after this tick.
+        left_ns
+            .filter(|left_ns| *left_ns > 0)
+            .fold(nanoseconds(TICK), u64::min)
+    }
+
+    /// Ends the window and its intervals when they are due; the supervisor came `late_ns`
+    /// after its time.
+    fn watch_window(&self, start: &Border, now_ns: u64, late_ns: u64, interval_start_ns: &mut u64) {
         if self.window_end.get().is_some() {
             return;
         }
-        let late_ns = slept_ns.saturating_sub(nanoseconds(TICK));
         lock(&self.lag).record_ns(late_ns);
         if let Extent::Duration(duration) = self.extent
             && now_ns.saturating_sub(start.at_ns) >= nanoseconds(duration)

@@ -198,6 +198,9 @@ impl<'a> Pacer<'a> {
         };
         if due_ns < self.end_ns {
             Due::At(due_ns)
+        } else if now_ns < self.end_ns {
+            // Who is early with its last message stays: the measured time is the whole of it.
+            Due::At(self.end_ns)
         } else {
             Due::Never
         }

@@ -138,7 +138,7 @@ impl Context {
     /// the replies, in one piece, to all messages in flight.
     pub(crate) fn diagnose(&self, expected: &[u8], received: &[u8], at: usize) -> Fault {
         // Somebody's bytes first: they also look like changed, missing or extra ones.
-        if let Some(origin) = self.stranger(expected.len(), received, at) {
+        if let Some(origin) = self.stranger(expected, received, at) {
             if origin.connection != self.own.connection {
                 return Fault::Foreign(origin);
             }
@@ -179,11 +179,19 @@ impl Context {
 
     /// The sender of the wrong bytes, if it is not the message whose reply this is. After the whole
     /// reply even that one has no more to say.
-    fn stranger(&self, expected_len: usize, received: &[u8], at: usize) -> Option<Origin> {
+    fn stranger(&self, expected: &[u8], received: &[u8], at: usize) -> Option<Origin> {
         let line_end = received[..at].iter().rposition(|byte| *byte == b'\n');
         let line = self.line_origin(&received[line_end.map_or(0, |end| end + 1)..]);
-        let filler = self.filler_origin(&received[at..]);
-        let is_strange = |origin: &Origin| *origin != self.own || at >= expected_len;
+        // Where the reply should end, the next one begins, even if the byte between them is wrong.
+        let end = expected.iter().position(|byte| *byte == b'\n');
+        let end = end.map_or(received.len(), |end| received.len().min(end));
+        let wrong = if at < expected.len() {
+            &received[at.min(end)..end]
+        } else {
+            &received[at..]
+        };
+        let filler = self.filler_origin(wrong);
+        let is_strange = |origin: &Origin| *origin != self.own || at >= expected.len();
         line.into_iter().chain(filler).find(is_strange)
     }
 
