@@ -17,6 +17,7 @@ use crate::hostile;
 use crate::merge::{self, Merge};
 use crate::pacing::Pace;
 use crate::results::Results;
+use crate::style;
 
 /// What `--help` adds after the options.
 const AFTER_HELP: &str = "\
@@ -122,7 +123,7 @@ pub(crate) struct Load {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address)]
     pub(crate) connect: String,
 
-    /// How many connections, each a green thread
+    /// How many connections
     // The message filler has 20 bits for the connection.
     #[arg(long, value_name = "N", default_value_t = 400)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -158,6 +159,9 @@ pub(crate) struct Load {
 
     #[command(flatten)]
     pub(crate) results: Results,
+
+    #[command(flatten)]
+    pub(crate) style: style::Options,
 
     #[command(flatten)]
     pub(crate) hostile: hostile::Options,

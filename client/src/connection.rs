@@ -10,7 +10,7 @@
 //! the supervisor (`load`) looks for connections that wait too long, and shuts them down, which
 //! ends their read.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,13 @@ use crate::failure::{Failure, Phase};
 use crate::flight::{Flight, ROOM_BYTES, Suspect};
 use crate::load::Load;
 use crate::message::{Letters, Message};
-use crate::net::{Shutdown, TcpStream};
+use crate::net::Shutdown;
 use crate::pacing::{Due, Pacer};
 use crate::recorder::Departure;
 use crate::sender::Sender;
 use crate::slot::Slot;
 use crate::thread;
+use crate::wire::Wire;
 
 /// More is not read at once: beyond this the memory of many connections matters more than the
 /// calls.
@@ -34,7 +35,7 @@ const SEND_ALONE_BYTES_MAX: usize = 16 * 1024;
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Runs connection `number` from beginning to end and enters everything in the books of `load`.
-pub(crate) fn run(load: &Load, number: u32) {
+pub(crate) fn run<W: Wire>(load: &Load, number: u32) {
     let slot = &load.slots[number as usize];
     let mut presence = load.presence();
     let turn_ns = load.turn_ns(number);
@@ -43,9 +44,9 @@ pub(crate) fn run(load: &Load, number: u32) {
             turn_ns.saturating_sub(load.clock.now_ns()),
         ));
     }
-    let connected = connect(load, number);
+    let connected = connect::<W>(load, number);
     match &connected {
-        Ok(stream) => slot.connected(stream),
+        Ok(stream) => slot.connected(stream.clone()),
         Err(failure) => load.fail(slot, failure.clone()),
     }
     presence.arrive();
@@ -61,13 +62,11 @@ pub(crate) fn run(load: &Load, number: u32) {
 }
 
 /// Tries the addresses in turn, as std does, but each with the time-out.
-fn connect(load: &Load, number: u32) -> Result<Arc<TcpStream>, Failure> {
+pub(crate) fn connect<W: Wire>(load: &Load, number: u32) -> Result<Arc<W>, Failure> {
     let start_ns = load.clock.now_ns();
     let mut last = None;
     for address in load.addresses() {
-        let stream = TcpStream::connect_timeout(address, load.settings.connect_timeout)
-            .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-        match stream {
+        match W::connect(address, load.settings.connect_timeout) {
             Ok(stream) => {
                 load.record_connect(load.clock.now_ns() - start_ns);
                 log::debug!("connection {number}: connected to {address}");
@@ -92,10 +91,10 @@ enum Wait {
 }
 
 /// The exchanging of messages on one connection.
-struct Exchange<'a> {
+struct Exchange<'a, W> {
     load: &'a Load,
     slot: &'a Slot,
-    stream: Arc<TcpStream>,
+    stream: Arc<W>,
     number: u32,
     flight: Flight<'a>,
     pacer: Pacer<'a>,
@@ -104,14 +103,14 @@ struct Exchange<'a> {
     sender: Option<Sender>,
 }
 
-impl<'a> Exchange<'a> {
+impl<'a, W: Wire> Exchange<'a, W> {
     fn new(
         load: &'a Load,
         slot: &'a Slot,
-        stream: Arc<TcpStream>,
+        stream: Arc<W>,
         number: u32,
         begun_ns: u64,
-    ) -> Exchange<'a> {
+    ) -> Exchange<'a, W> {
         let flight = Flight::new(load, number);
         let incoming = vec![0; (flight.bytes_max() + ROOM_BYTES).min(READ_BYTES_MAX)];
         Exchange {
@@ -189,7 +188,7 @@ impl<'a> Exchange<'a> {
             Some(sender) => sender.grant(self.flight.sent()),
             None if self.flight.batch().is_empty() => {}
             None => {
-                let sent = (&*self.stream).write_all(self.flight.batch());
+                let sent = self.stream.write_all(self.flight.batch());
                 sent.map_err(|error| self.flight.system_failure(Phase::Send, &error))?;
             }
         }
@@ -208,7 +207,7 @@ impl<'a> Exchange<'a> {
     #[inline]
     fn receive(&mut self) -> Result<u64, Failure> {
         let count = loop {
-            match (&*self.stream).read(&mut self.incoming) {
+            match self.stream.read(&mut self.incoming) {
                 Ok(0) => return Err(self.flight.early_end()),
                 Ok(count) => break count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -231,7 +230,7 @@ impl<'a> Exchange<'a> {
         let ended = self.stream.shutdown(Shutdown::Write);
         ended.map_err(|error| self.flight.system_failure(Phase::Close, &error))?;
         loop {
-            match (&*self.stream).read(&mut self.incoming) {
+            match self.stream.read(&mut self.incoming) {
                 Ok(0) if self.slot.timed_out() => {
                     return Err(self.flight.timed_out(Phase::Close));
                 }
@@ -255,10 +254,10 @@ impl<'a> Exchange<'a> {
         let mut piece = [0; 4096];
         while suspect.wants_more() {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+            if left.is_zero() || self.stream.set_read_timeout(left).is_err() {
                 break;
             }
-            match (&*self.stream).read(&mut piece) {
+            match self.stream.read(&mut piece) {
                 Ok(0) | Err(_) => break,
                 Ok(count) => suspect.received.extend_from_slice(&piece[..count]),
             }

@@ -24,7 +24,6 @@ use crate::net::{SocketAddr, ToSocketAddrs};
 use crate::progress::Progress;
 use crate::recorder::Recorder;
 use crate::slot::{Slot, State, Totals, lock};
-use crate::style;
 use crate::thread;
 use crate::timeline::Timeline;
 
@@ -370,7 +369,7 @@ impl Load {
 
     /// Runs to the end, or until a signal arrives in `signal`.
     pub(crate) fn run(self: &Arc<Load>, signal: &AtomicUsize, progress: &mut Progress) -> Outcome {
-        let join = style::green::start(self);
+        let join = self.settings.style.style.start(self);
         let gang = hostile::start(self);
         let outcome = self.supervise(signal, progress);
         progress.finish();

@@ -37,6 +37,7 @@ mod slot;
 mod style;
 mod timeline;
 mod verify;
+mod wire;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

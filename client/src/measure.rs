@@ -132,13 +132,20 @@ fn duration_of(time: libc::timeval) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000)
 }
 
-/// Whether the client itself, and not the server, set the pace; if so, why in words.
-pub(crate) fn limit(cpu_share: f64, lag: Option<&Summary>) -> Option<String> {
-    if cpu_share >= CPU_SHARE_MAX {
+/// Whether the client itself, which can use so many cores, set the pace, and not the server; if so,
+/// why in words.
+pub(crate) fn limit(cpu_share: f64, cores: u32, lag: Option<&Summary>) -> Option<String> {
+    if cpu_share >= CPU_SHARE_MAX * f64::from(cores) {
         let percent = cpu_share * 100.0;
-        return Some(format!(
-            "it used {percent:.0} % of its core: a faster one might get more from this server"
-        ));
+        return Some(match cores {
+            1 => format!(
+                "it used {percent:.0} % of its core: a faster one might get more from this server"
+            ),
+            _ => format!(
+                "it used {percent:.0} % of a core, of the {cores} that there are: more of them \
+                 might get more from this server"
+            ),
+        });
     }
     let late = Duration::from_nanos(lag?.p99);
     (late >= LAG_MAX).then(|| {
@@ -195,11 +202,17 @@ mod tests {
             times.record_ns(late.as_nanos() as u64);
             times.summary()
         };
-        assert_eq!(limit(0.5, lag(Duration::from_millis(1)).as_ref()), None);
-        assert_eq!(limit(0.5, None), None);
-        assert!(limit(0.95, None).unwrap().contains("95 %"));
+        assert_eq!(limit(0.5, 1, lag(Duration::from_millis(1)).as_ref()), None);
+        assert_eq!(limit(0.5, 1, None), None);
+        assert_eq!(limit(1.7, 2, None), None);
         assert!(
-            limit(0.5, lag(Duration::from_millis(20)).as_ref())
+            limit(1.9, 2, None)
+                .unwrap()
+                .contains("190 % of a core, of the 2")
+        );
+        assert!(limit(0.95, 1, None).unwrap().contains("95 %"));
+        assert!(
+            limit(0.5, 1, lag(Duration::from_millis(20)).as_ref())
                 .unwrap()
                 .contains("late")
         );

@@ -19,6 +19,7 @@ use crate::load::{Books, Border, Load, Outcome};
 use crate::measure::{Summary, Times, limit};
 use crate::pacing::{Rate, Schedule};
 use crate::slot::{Entry, Slot, State};
+use crate::style::Style;
 use crate::timeline::{Row, Timeline};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -73,6 +74,7 @@ pub(crate) struct Settings {
     pub(crate) connect: String,
     pub(crate) addresses: Vec<String>,
     pub(crate) connections: u32,
+    pub(crate) style: Style,
     pub(crate) size_bytes: u32,
     pub(crate) duration_s: Option<f64>,
     pub(crate) messages: Option<u64>,
@@ -186,7 +188,7 @@ impl Report {
             fairness: fairness_of(&load.slots),
             failures: failures_of(&books.failures),
             hostile: hostile::lines(&load.hostile),
-            client: window.map(|(start, end)| effort_of(&start, &end, lag)),
+            client: window.map(|(start, end)| effort_of(load, &start, &end, lag)),
             gates: Vec::new(),
             timeline: measured.timeline.rows().to_vec(),
         };
@@ -326,6 +328,7 @@ fn settings_of(load: &Load) -> Settings {
         connect: connect.clone(),
         addresses: load.addresses().iter().map(ToString::to_string).collect(),
         connections: *connections,
+        style: load.settings.style.style,
         size_bytes: *size_bytes,
         duration_s,
         messages,
@@ -388,7 +391,8 @@ fn window_of(start: &Border, end: &Border, longest_silence_ns: u64) -> Window {
     }
 }
 
-fn effort_of(start: &Border, end: &Border, lag: Option<Summary>) -> Effort {
+fn effort_of(load: &Load, start: &Border, end: &Border, lag: Option<Summary>) -> Effort {
+    let cores = load.settings.style.style.cores(load.slots.len() as u32);
     let cpu_s = (end.cpu - start.cpu).as_secs_f64();
     let cpu_share = cpu_s / seconds(start, end);
     let answered = end.answered - start.answered;
@@ -401,7 +405,7 @@ fn effort_of(start: &Border, end: &Border, lag: Option<Summary>) -> Effort {
         limit: if end.at_ns - start.at_ns < LIMIT_WINDOW_MIN_NS {
             None
         } else {
-            limit(cpu_share, lag.as_ref())
+            limit(cpu_share, cores, lag.as_ref())
         },
     }
 }

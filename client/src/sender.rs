@@ -6,13 +6,14 @@
 //!
 //! Deliberately not here: the books. A message counts as sent when the sender is told of it.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::message::Message;
-use crate::net::{Shutdown, TcpStream};
+use crate::net::Shutdown;
 use crate::thread::{self, JoinHandle, Thread};
+use crate::wire::Wire;
 
 #[derive(Debug, Default)]
 struct Orders {
@@ -39,10 +40,10 @@ impl Sender {
     /// # Errors
     ///
     /// If there is no memory for another thread.
-    pub(crate) fn start(stream: Arc<TcpStream>, message: Message) -> io::Result<Sender> {
+    pub(crate) fn start(stream: Arc<impl Wire>, message: Message) -> io::Result<Sender> {
         let orders = Arc::new(Orders::default());
         let theirs = Arc::clone(&orders);
-        let action = move || send(&theirs, &stream, message);
+        let action = move || send(&theirs, &*stream, message);
         let handle = if thread::workers() > 0 {
             Handle::Green(thread::Builder::new().spawn(action)?)
         } else {
@@ -78,7 +79,7 @@ impl Sender {
     }
 }
 
-fn send(orders: &Orders, mut stream: &TcpStream, mut message: Message) -> io::Result<()> {
+fn send(orders: &Orders, stream: &impl Wire, mut message: Message) -> io::Result<()> {
     let mut n = 0;
     // Relaxed: parking and unparking order what is done in between.
     while !orders.is_over.load(Ordering::Relaxed) {

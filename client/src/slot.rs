@@ -14,7 +14,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::net::{Shutdown, TcpStream};
+use crate::net::Shutdown;
+use crate::wire::Wire;
 
 /// How far a connection has come.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -30,7 +31,6 @@ pub(crate) enum State {
 const STATES: [State; 4] = [State::Connecting, State::Open, State::Closed, State::Failed];
 
 /// A connection's books. On cache lines of its own, because neighbours may have other writers.
-#[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Slot {
     state: AtomicU8,
@@ -42,7 +42,7 @@ pub(crate) struct Slot {
     failed: AtomicU64,
     /// Since when the server owes something, a reply or the end; zero while it owes nothing.
     waiting_since_ns: AtomicU64,
-    stream: Mutex<Option<Arc<TcpStream>>>,
+    stream: Mutex<Option<Arc<dyn Wire>>>,
 }
 
 impl Slot {
@@ -62,8 +62,8 @@ impl Slot {
 
 /// What the connection's own thread writes.
 impl Slot {
-    pub(crate) fn connected(&self, stream: &Arc<TcpStream>) {
-        *lock(&self.stream) = Some(Arc::clone(stream));
+    pub(crate) fn connected(&self, stream: Arc<dyn Wire>) {
+        *lock(&self.stream) = Some(stream);
         self.set_state(State::Open);
     }
 

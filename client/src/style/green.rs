@@ -14,6 +14,7 @@ use super::Join;
 use crate::connection;
 use crate::failure::{Failure, Phase};
 use crate::load::Load;
+use crate::net::TcpStream;
 use crate::thread::{self, JoinHandle};
 
 type Handles = Rc<RefCell<Vec<JoinHandle<()>>>>;
@@ -41,7 +42,7 @@ fn start_connections(load: &Arc<Load>, handles: &Handles) {
         let theirs = Arc::clone(load);
         let spawned = thread::Builder::new()
             .name(name.clone())
-            .spawn(move || connection::run(&theirs, number));
+            .spawn(move || connection::run::<TcpStream>(&theirs, number));
         match spawned {
             Ok(handle) => handles.borrow_mut().push(handle),
             // No memory for a stack; the other connections go on without this one.

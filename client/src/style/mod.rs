@@ -7,7 +7,53 @@
 //!
 //! Deliberately not here: the supervisor (`load`), which no style has to know.
 
-pub(crate) mod green;
+mod green;
+mod threads;
+
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::load::Load;
 
 /// Waits for all threads of a style; the payload of the first panic, if there was one.
-pub(crate) type Join = Box<dyn FnOnce() -> std::thread::Result<()>>;
+type Join = Box<dyn FnOnce() -> std::thread::Result<()>>;
+
+/// The options about styles.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Options {
+    /// Who drives the connections
+    #[arg(long, value_enum, value_name = "STYLE", default_value_t = Style::Green)]
+    pub(crate) style: Style,
+}
+
+/// Who drives the connections.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Style {
+    /// A green thread for each connection, all on one OS thread
+    Green,
+    /// An OS thread for each connection, with std's blocking sockets
+    Threads,
+}
+
+impl Style {
+    pub(crate) fn start(self, load: &Arc<Load>) -> Join {
+        match self {
+            Style::Green => green::start(load),
+            Style::Threads => threads::start(load),
+        }
+    }
+
+    /// How many cores it can keep busy.
+    pub(crate) fn cores(self, connections: u32) -> u32 {
+        match self {
+            Style::Green => 1,
+            Style::Threads => {
+                let cores = std::thread::available_parallelism();
+                cores.map_or(1, |cores| connections.min(cores.get() as u32))
+            }
+        }
+    }
+}
