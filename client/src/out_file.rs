@@ -2,8 +2,8 @@
 //!
 //! Application, above L4. Rests on rename(2), which puts one file in the place of another at once:
 //! whoever reads `--json` while it is written finds the old report or the new one, never half of
-//! one. A pipe or a terminal cannot be replaced and is written to, and so is `/dev/stdout`, wherever
-//! it leads.
+//! one. A pipe or a terminal cannot be replaced and is written to, and so is `/dev/stdout`,
+//! wherever it leads.
 //!
 //! Deliberately not here: what is in the files (`report`, `csv_file`, `hdr_log`).
 

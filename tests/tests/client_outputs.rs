@@ -427,57 +427,43 @@ fn logged(address: &str, words: &[&str], log: &Scratch) -> Value {
     ended.json
 }
 
-fn sum(reports: &[&Value], pointer: &str) -> f64 {
-    let numbers = reports.iter().map(|report| report.pointer(pointer));
-    numbers
-        .map(|number| number.and_then(Value::as_f64).unwrap())
-        .sum()
+/// `client merge words...`, which succeeds.
+fn merge(words: &[&str]) -> Ended {
+    let ended = run_client(&[&["merge"], words].concat());
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    ended
 }
 
-#[test]
-fn merged_logs_are_the_sum_of_their_runs() {
-    // Goal: counts and rates add up, times are those of all, and merging in steps is merging at
-    // once. Method: three runs of different servers and speed, merged in both ways.
+/// Three runs of different servers and speed: their logs and their reports.
+fn three_runs() -> ([Scratch; 3], [Value; 3]) {
     let slow = answer(|request| {
         // The times must differ; by how much does not matter.
         std::thread::sleep(Duration::from_millis(2));
         request.line
     });
-    let logs = ["1.hdr", "2.hdr", "3.hdr"].map(Scratch::new);
     let words = ["--connections", "3", "--messages", "20"];
-    let reports: Vec<Value> = [&echo(), &slow, &echo()]
-        .into_iter()
-        .zip(&logs)
-        .map(|(address, log)| logged(address, &words, log))
-        .collect();
-    let reports: Vec<&Value> = reports.iter().collect();
-    let [all, two] = ["all.hdr", "two.hdr"].map(Scratch::new);
-    let [json, steps] = ["all.json", "steps.json"].map(Scratch::new);
+    let logs = ["1.hdr", "2.hdr", "3.hdr"].map(Scratch::new);
+    let [first, second, third] = &logs;
+    let reports = [
+        logged(&echo(), &words, first),
+        logged(&slow, &words, second),
+        logged(&echo(), &words, third),
+    ];
+    (logs, reports)
+}
+
+#[test]
+fn merged_logs_are_the_sum_of_their_runs() {
+    // Goal: counts and rates add up, and times are those of all. Method: compares with the reports
+    // of three runs.
+    let (logs, reports) = three_runs();
+    let json = Scratch::new("all.json");
     let [first, second, third] = logs.each_ref().map(Scratch::path);
-    let merge = |words: &[&str]| {
-        let ended = run_client(&[&["merge"], words].concat());
-        assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
-        ended
-    };
-    let ended = merge(&[
-        first,
-        second,
-        third,
-        "--json",
-        json.path(),
-        "--hdr",
-        all.path(),
-        "--fail-if",
-        "p99>1min",
-    ]);
-    assert!(
-        ended.stdout.starts_with("3 runs merged: 9 connections"),
-        "{}",
-        ended.stdout
-    );
-    merge(&[first, second, "--hdr", two.path()]);
-    merge(&[two.path(), third, "--json", steps.path()]);
-    let (json, steps) = (json.json(), steps.json());
+    let words = ["--json", json.path(), "--fail-if", "p99>1min"];
+    let ended = merge(&[&[first, second, third], &words[..]].concat());
+    let begin = "3 runs merged: 9 connections";
+    assert!(ended.stdout.starts_with(begin), "{}", ended.stdout);
+    let json = json.json();
     for pointer in [
         "/connections/asked",
         "/connections/closed",
@@ -492,9 +478,13 @@ fn merged_logs_are_the_sum_of_their_runs() {
         "/fairness/answered",
     ] {
         let merged = json.pointer(pointer).and_then(Value::as_f64).unwrap();
-        let expected = sum(&reports, pointer);
+        let numbers = reports.iter().map(|report| report.pointer(pointer));
+        let expected: f64 = numbers
+            .map(|number| number.unwrap().as_f64().unwrap())
+            .sum();
+        let difference = (merged - expected).abs();
         assert!(
-            (merged - expected).abs() < 1e-6 * expected,
+            difference < 1e-6 * expected,
             "{pointer}: {merged}, {expected}"
         );
     }
@@ -507,6 +497,27 @@ fn merged_logs_are_the_sum_of_their_runs() {
     assert_eq!(json["runs"].as_array().unwrap().len(), 3);
     assert!(json["window"]["longest_silence_ns"].is_null());
     assert_eq!(verdicts(&json), ["met"]);
+    assert_eq!(answered_in_seconds(&json), 180);
+}
+
+fn answered_in_seconds(report: &Value) -> u64 {
+    let rows = report["timeline"].as_array().unwrap().iter();
+    rows.map(|row| row["answered"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn merging_in_steps_is_merging_at_once() {
+    // Goal: a log that is a sum is as good as its parts, and one run comes out as it went in.
+    // Method: three logs at once, two and then the third, and one alone.
+    let (logs, reports) = three_runs();
+    let [first, second, third] = logs.each_ref().map(Scratch::path);
+    let two = Scratch::new("two.hdr");
+    let [all, steps, one] = ["all.json", "steps.json", "one.json"].map(Scratch::new);
+    merge(&[first, second, third, "--json", all.path()]);
+    merge(&[first, second, "--hdr", two.path()]);
+    merge(&[two.path(), third, "--json", steps.path()]);
+    merge(&[first, "--json", one.path()]);
+    let [all, steps, one] = [all, steps, one].each_ref().map(Scratch::json);
     for key in [
         "latency_ns",
         "service_ns",
@@ -515,17 +526,9 @@ fn merged_logs_are_the_sum_of_their_runs() {
         "failures",
         "runs",
     ] {
-        assert_eq!(json[key], steps[key], "{key}");
+        assert_eq!(all[key], steps[key], "{key}");
     }
-    let answered = |report: &Value| -> u64 {
-        let rows = report["timeline"].as_array().unwrap().iter();
-        rows.map(|row| row["answered"].as_u64().unwrap()).sum()
-    };
-    assert_eq!((answered(&json), answered(&steps)), (180, 180));
-    // Its own run alone again: nothing is lost on the way through a log.
-    let one = Scratch::new("one.json");
-    merge(&[first, "--json", one.path()]);
-    let one = one.json();
+    assert_eq!(answered_in_seconds(&steps), 180);
     for key in [
         "latency_ns",
         "service_ns",
@@ -550,14 +553,14 @@ fn merged_failures_and_gates_decide_the_exit_code() {
         request.line
     });
     assert_eq!(load(&wrong, SOME, &["--hdr", failed]).code, Some(1));
-    let merge = |words: &[&str]| run_client(&[&["merge"], words].concat()).code;
-    assert_eq!(merge(&[clean]), Some(0));
-    assert_eq!(merge(&[clean, failed]), Some(1));
-    assert_eq!(merge(&[clean, failed, "--fail-if", "failures>1"]), Some(0));
-    assert_eq!(merge(&[clean, "--fail-if", "p99>0ns"]), Some(3));
+    let code = |words: &[&str]| run_client(&[&["merge"], words].concat()).code;
+    assert_eq!(code(&[clean]), Some(0));
+    assert_eq!(code(&[clean, failed]), Some(1));
+    assert_eq!(code(&[clean, failed, "--fail-if", "failures>1"]), Some(0));
+    assert_eq!(code(&[clean, "--fail-if", "p99>0ns"]), Some(3));
     // Two runs cannot tell how long the server was silent.
     assert_eq!(
-        merge(&[
+        code(&[
             clean,
             failed,
             "--fail-if",
@@ -569,86 +572,90 @@ fn merged_failures_and_gates_decide_the_exit_code() {
     );
 }
 
+/// The merge of `files` fails, says all `parts`, and writes nothing.
+fn assert_refused(files: &[&str], parts: &[&str]) {
+    let out = Scratch::new("out.json");
+    let ended = run_client(&[&["merge"], files, &["--json", out.path()]].concat());
+    assert_eq!(
+        ended.code,
+        Some(1),
+        "{parts:?}: {}{}",
+        ended.stdout,
+        ended.stderr
+    );
+    for part in parts {
+        assert!(ended.stderr.contains(part), "{part} in {}", ended.stderr);
+    }
+    assert!(
+        !out.0.exists() && ended.stdout.is_empty(),
+        "{}",
+        ended.stdout
+    );
+}
+
 #[test]
-fn merges_are_refused_with_the_reason() {
-    // Goal: different settings, the same run twice, and every kind of damage are named with file
-    // and line; nothing is written. Method: spoils a log in each way.
+fn runs_that_do_not_belong_together_are_refused() {
+    // Goal: different settings and a run given twice are named. Method: each, and a missing file.
     let address = echo();
     let [good, other] = ["good.hdr", "other.hdr"].map(Scratch::new);
     logged(&address, SOME, &good);
     logged(&address, &[SOME, &["--size", "100"]].concat(), &other);
+    let (good, other) = (good.path(), other.path());
+    assert_refused(
+        &[good, other],
+        &["size_bytes is 64 in", good, "and 100 here", other],
+    );
+    assert_refused(&[good, good], &["also in", good]);
+    assert_refused(&[good, "/no/such/file.hdr"], &["/no/such/file.hdr"]);
+}
+
+#[test]
+fn damaged_logs_are_refused_with_the_line() {
+    // Goal: every kind of damage is found, with file and line. Method: spoils a log in each way.
+    let [good, bad] = ["good.hdr", "bad.hdr"].map(Scratch::new);
+    logged(&echo(), SOME, &good);
     let text = String::from_utf8(good.bytes()).unwrap();
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let without = |number: usize| [&lines[..number - 1], &lines[number..]].concat().concat();
-    let last = lines.len();
-    let connect = lines
-        .iter()
-        .position(|line| line.starts_with("Tag=connect"))
-        .unwrap()
-        + 1;
-    let histogram = lines[connect];
-    let at = histogram.len() - 20;
-    let changed = if &histogram[at..=at] == "A" { "B" } else { "A" };
-    let flipped = format!("{}{changed}{}", &histogram[..at], &histogram[at + 1..]);
     let spoilt = |number: usize, line: &str| {
         [&lines[..number - 1], &[line], &lines[number..]]
             .concat()
             .concat()
     };
-    let bad = Scratch::new("bad.hdr");
-    let out = Scratch::new("out.json");
-    let refuse = |files: &[&str], parts: &[&str]| {
-        let ended = run_client(&[&["merge"], files, &["--json", out.path()]].concat());
-        assert_eq!(
-            ended.code,
-            Some(1),
-            "{parts:?}: {}{}",
-            ended.stdout,
-            ended.stderr
-        );
-        for part in parts {
-            assert!(ended.stderr.contains(part), "{part} in {}", ended.stderr);
-        }
-        assert!(
-            !out.0.exists() && ended.stdout.is_empty(),
-            "{}",
-            ended.stdout
-        );
-    };
-    let settings = [
-        "size_bytes is 64 in",
-        good.path(),
-        "and 100 here",
-        other.path(),
-    ];
-    refuse(&[good.path(), other.path()], &settings);
-    refuse(&[good.path(), good.path()], &["also in", good.path()]);
-    refuse(&[good.path(), "/no/such/file.hdr"], &["/no/such/file.hdr"]);
+    let last = lines.len();
+    let connect = lines
+        .iter()
+        .position(|line| line.starts_with("Tag=connect"));
+    let connect = connect.unwrap() + 1;
+    let histogram = lines[connect - 1];
+    let at = histogram.len() - 20;
+    let changed = if &histogram[at..=at] == "A" { "B" } else { "A" };
+    let flipped = format!("{}{changed}{}", &histogram[..at], &histogram[at + 1..]);
     for (content, place, what) in [
         (String::new(), 1, "empty"),
         ("hello\n".to_owned(), 1, "not a log"),
-        (without(last), last - 1, "cut off"),
+        (spoilt(last, ""), last - 1, "cut off"),
         (text[..text.len() - 1].to_owned(), last, "cut off"),
         (spoilt(connect, &flipped), connect, "damaged"),
         (spoilt(connect, "1.0,2.0\n"), connect, "neither"),
         (spoilt(last, "#report {}\n"), last, "damaged report"),
         (spoilt(2, "#settings {}\n"), last, "other settings"),
         (
-            without(connect + 1),
+            spoilt(connect + 1, ""),
             connect + 1,
             "without their response times",
         ),
-        (without(connect), last - 1, "connect"),
+        (spoilt(connect + 2, ""), last - 1, "without service times"),
+        (spoilt(connect, ""), last - 1, "Tag=connect"),
     ] {
         std::fs::write(&bad.0, content).unwrap();
         let line = format!("line {place}: ");
-        refuse(&[bad.path()], &[bad.path(), &line, what]);
-        refuse(&[good.path(), bad.path()], &[bad.path(), &line]);
+        assert_refused(&[bad.path()], &[bad.path(), &line, what]);
+        assert_refused(&[good.path(), bad.path()], &[bad.path(), &line]);
     }
     // Both lines of an interval are gone: every line is right, but the sum is not.
-    let interval = [&lines[..connect], &lines[connect + 2..]].concat().concat();
-    std::fs::write(&bad.0, interval).unwrap();
-    refuse(&[bad.path()], &[bad.path(), "of 40 replies"]);
+    let without_interval = [&lines[..connect], &lines[connect + 2..]].concat();
+    std::fs::write(&bad.0, without_interval.concat()).unwrap();
+    assert_refused(&[bad.path()], &[bad.path(), "of 40 replies"]);
 }
 
 #[test]
