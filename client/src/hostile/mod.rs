@@ -42,6 +42,7 @@ const TIME_WAIT: Duration = Duration::from_secs(60);
 
 /// The options about misbehaving connections.
 #[derive(Clone, Debug, Default, Args)]
+#[group(id = "hostile-options")]
 pub(crate) struct Options {
     /// Let this percentage of the connections misbehave while the others are measured: reset (in
     /// mid-message), half-close (and read to the end), dribble (byte by byte), deaf (never reads),

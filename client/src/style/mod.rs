@@ -22,6 +22,7 @@ type Join = Box<dyn FnOnce() -> std::thread::Result<()>>;
 
 /// The options about styles.
 #[derive(Clone, Debug, Args)]
+#[group(id = "style-options")]
 pub(crate) struct Options {
     /// Who drives the connections
     #[arg(long, value_enum, value_name = "STYLE", default_value_t = Style::Green)]
