@@ -1,6 +1,7 @@
 //! `client load --hostile` end to end, as a process: each kind against the real server, whose other
 //! clients it must not harm, and against servers that do to it what they should not.
 
+#![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
     reason = "all of this is test code, the helpers too"

@@ -34,6 +34,8 @@ mod thread_pool;
 mod threads;
 
 use crate::options::Options;
+#[cfg(target_os = "linux")]
+use crate::ring::Ring;
 use crate::stop::Stop;
 use crate::summary::Summary;
 use clap::ValueEnum;
@@ -100,8 +102,7 @@ impl Model {
         options: &Options,
         stop: &Stop,
     ) -> io::Result<Summary> {
-        self.check()?;
-        let serve = self.function().expect("it was just checked");
+        let serve = self.function().ok_or_else(|| self.missing())?;
         serve(listener, options, stop)
     }
 
@@ -109,14 +110,23 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// If it has not. The message names those it has.
+    /// If it has not. The message names those it has, or tells what can be done about it.
     pub(crate) fn check(self) -> io::Result<()> {
-        if self.function().is_some() {
-            return Ok(());
+        if self.function().is_none() {
+            return Err(self.missing());
         }
+        // A kernel may have an io_uring and be told not to give it to us: only an attempt tells.
+        #[cfg(target_os = "linux")]
+        if self == Model::Aio {
+            drop(Ring::new()?);
+        }
+        Ok(())
+    }
+
+    fn missing(self) -> io::Error {
         let able = Model::names(|model| model.function().is_some());
         let message = format!("this system does not have --model {self}, but {able}");
-        Err(io::Error::new(ErrorKind::Unsupported, message))
+        io::Error::new(ErrorKind::Unsupported, message)
     }
 
     /// Where the model is, if this system has it.
