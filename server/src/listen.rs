@@ -120,7 +120,8 @@ fn remedy(error: &io::Error, address: &str) -> String {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpStream;
