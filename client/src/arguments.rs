@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::chat::{self, Chat};
 use crate::compare::Compare;
+use crate::find_max;
 use crate::hostile;
 use crate::merge::{self, Merge};
 use crate::pacing::Pace;
@@ -29,7 +30,7 @@ Exit codes:
   1    anything failed, or the run could not start; this comes before 3. With a gate on `failures`
        that gate decides instead how many may fail
   2    the command line is wrong
-  3    a gate (--fail-if) was not met, or nothing was measured to tell
+  3    a gate (--fail-if) was not met, or nothing was measured to tell; or --find-max found no rate
   130  Ctrl-C: the report so far is printed (a second Ctrl-C ends at once); 143: SIGTERM, the same
 
 Metrics of --fail-if, each with < <= > or >= and a number with its unit:
@@ -50,6 +51,7 @@ Keys of --json (durations in the unit that ends the name):
                 lateness_ns
   latency_ns    count, min, mean, p50, p90, p99, p99_9, max
   service_ns    the same, from when a message was sent and not from when it was to be
+  latency_curve_ns  pairs of quantile and time, as far as the samples tell
   fairness      connections (that came up), answered, least, most (answered on one), jain
   failures      list of phase, cause, connections, messages, first (the first one in words)
   hostile       list of kind, connections (at a time), connects, refused, acts (what the kind is
@@ -59,6 +61,9 @@ Keys of --json (durations in the unit that ends the name):
   client        cpu_s, cpu_share (1 = one core), cpu_per_request_ns, lag_ns, limit (null, or why the
                 client itself held the rate back)
   gates         list of fail_if, value, limit, unit, verdict (met | not_met | no_samples)
+  find_max      null without --find-max; condition, unit, held_per_s, broken_per_s, probes (list of
+                rate_per_s, answered_per_s, value, failures, held, note); the other keys are those
+                of the best probe
   timeline      list of start_s, elapsed_s, answered, requests_per_s, latency_ns, service_ns: one
                 for each second, and one for what came after the window
 
@@ -136,7 +141,7 @@ pub(crate) struct Load {
 
     /// For how long to send, once all are connected [default: 10s]
     #[arg(long, value_name = "TIME", conflicts_with = "messages", value_parser = duration)]
-    duration: Option<Duration>,
+    pub(crate) duration: Option<Duration>,
 
     /// Instead of a duration: how many messages each connection sends
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -159,6 +164,9 @@ pub(crate) struct Load {
 
     #[command(flatten)]
     pub(crate) results: Results,
+
+    #[command(flatten)]
+    pub(crate) search: find_max::Search,
 
     #[command(flatten)]
     pub(crate) style: style::Options,

@@ -126,6 +126,11 @@ impl Condition {
         self.metric == Metric::Failures
     }
 
+    /// Whether less of it is better.
+    pub(crate) fn is_upper_bound(&self) -> bool {
+        matches!(self.operator, Operator::Less | Operator::LessOrEqual)
+    }
+
     pub(crate) fn limit(&self) -> f64 {
         self.limit
     }

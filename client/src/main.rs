@@ -16,6 +16,7 @@ mod csv_file;
 mod fail_if;
 mod failure;
 mod fairness;
+mod find_max;
 mod flight;
 mod gate;
 mod hdr_log;
@@ -101,8 +102,17 @@ fn run(settings: arguments::Load) -> Result<ExitCode, String> {
     Ok(exit_code(&report, outcome))
 }
 
-/// The run, on the main green thread.
+/// The run or, to find the highest rate, several, on the main green thread.
 fn load(settings: arguments::Load, signal: &AtomicUsize) -> (Report, Measurements, Outcome) {
+    match &settings.search.find_max {
+        None => load_once(settings, signal),
+        Some(condition) => {
+            find_max::run(&settings, condition, |settings| load_once(settings, signal))
+        }
+    }
+}
+
+fn load_once(settings: arguments::Load, signal: &AtomicUsize) -> (Report, Measurements, Outcome) {
     let mut progress = Progress::new(settings.quiet);
     let load = Arc::new(Load::new(settings));
     let outcome = load.run(signal, &mut progress);
@@ -152,6 +162,7 @@ fn show(report: &Report) {
 fn exit_code(report: &Report, outcome: Outcome) -> ExitCode {
     match outcome {
         Outcome::Interrupted(signal) => ExitCode::from(EXIT_SIGNAL.saturating_add(signal as u8)),
+        Outcome::Complete if report.nothing_held() => ExitCode::from(EXIT_GATE),
         Outcome::Complete if !report.is_clean() => ExitCode::from(EXIT_FAILED),
         Outcome::Complete if !report.gates_are_met() => ExitCode::from(EXIT_GATE),
         Outcome::Complete => ExitCode::SUCCESS,

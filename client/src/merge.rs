@@ -229,6 +229,7 @@ fn merged(reports: &[&Report], measured: &Measurements, lateness_ns: Option<Summ
         hostile: hostile_of(reports),
         client: effort_of(reports),
         gates: Vec::new(),
+        find_max: None,
         timeline: measured.timeline.rows().to_vec(),
     }
 }

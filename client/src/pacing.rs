@@ -78,6 +78,18 @@ const PERIOD_NS: u128 = 1_000_000_000_000;
 const PER_SECOND_MAX: f64 = 1e9;
 
 impl Rate {
+    /// As the search for the highest one sets it.
+    pub(crate) fn whole(per_s: u64) -> Rate {
+        Rate {
+            per_1000_s: per_s * 1000,
+        }
+    }
+
+    /// Without its fraction.
+    pub(crate) fn whole_per_s(self) -> u64 {
+        self.per_1000_s / 1000
+    }
+
     pub(crate) fn per_s(self) -> f64 {
         self.per_1000_s as f64 / 1e3
     }

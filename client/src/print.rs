@@ -14,6 +14,7 @@ use crate::condition::Unit;
 use crate::fail_if::{Gate, Verdict};
 use crate::failure::Phase;
 use crate::fairness::Fairness;
+use crate::find_max;
 use crate::hostile;
 use crate::measure::Summary;
 use crate::pacing::Schedule;
@@ -29,6 +30,9 @@ pub(crate) fn report(report: &Report) -> String {
 }
 
 fn write_report(text: &mut String, report: &Report) -> fmt::Result {
+    if let Some(found) = &report.find_max {
+        find_max::write(text, found)?;
+    }
     let settings = &report.settings;
     let extent = match (settings.duration_s, settings.messages) {
         (Some(seconds), _) => format!("for {}", time(Duration::from_secs_f64(seconds))),
@@ -343,7 +347,7 @@ fn write_gates(text: &mut String, gates: &[Gate]) -> fmt::Result {
 }
 
 /// What a condition is about, as a reader wants it.
-fn in_unit(value: f64, unit: Unit) -> String {
+pub(crate) fn in_unit(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Nanoseconds => time(Duration::from_nanos(value as u64)),
         Unit::PerSecond => format!("{}/s", HumanCount(value.round() as u64)),

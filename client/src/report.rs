@@ -14,6 +14,7 @@ use crate::condition::Figures;
 use crate::fail_if::{Gate, Verdict};
 use crate::failure::{FailureBook, Phase};
 use crate::fairness::Fairness;
+use crate::find_max::FindMax;
 use crate::hostile;
 use crate::load::{Books, Border, Load, Outcome};
 use crate::measure::{Summary, Times, limit};
@@ -46,6 +47,8 @@ pub(crate) struct Report {
     pub(crate) client: Option<Effort>,
     #[serde(skip_deserializing)]
     pub(crate) gates: Vec<Gate>,
+    #[serde(skip_deserializing)]
+    pub(crate) find_max: Option<FindMax>,
     /// Last, because it is long.
     #[serde(default)]
     pub(crate) timeline: Vec<Row>,
@@ -190,6 +193,7 @@ impl Report {
             hostile: hostile::lines(&load.hostile),
             client: window.map(|(start, end)| effort_of(load, &start, &end, lag)),
             gates: Vec::new(),
+            find_max: None,
             timeline: measured.timeline.rows().to_vec(),
         };
         report.check();
@@ -232,6 +236,12 @@ impl Report {
         is_clean && self.hostile.iter().all(|line| line.failures == 0)
     }
 
+    /// Whether a search has tried and no rate held.
+    pub(crate) fn nothing_held(&self) -> bool {
+        let search = self.find_max.as_ref();
+        search.is_some_and(|found| found.held_per_s.is_none() && !found.probes.is_empty())
+    }
+
     pub(crate) fn gates_are_met(&self) -> bool {
         self.gates.iter().all(|gate| gate.verdict == Verdict::Met)
     }
@@ -240,6 +250,7 @@ impl Report {
     pub(crate) fn for_log(&self) -> Report {
         Report {
             gates: Vec::new(),
+            find_max: None,
             timeline: Vec::new(),
             ..self.clone()
         }

@@ -736,3 +736,139 @@ fn a_link_stays_and_its_file_is_replaced() {
     assert!(std::fs::symlink_metadata(&link.0).unwrap().is_symlink());
     assert_eq!(csv_rows(&target.0).last().unwrap()[0], *"total");
 }
+
+const SHORT_PROBES: &[&str] = &[
+    "--connections",
+    "1",
+    "--duration",
+    "300ms",
+    "--warmup",
+    "100ms",
+];
+
+#[test]
+fn the_highest_rate_is_found() {
+    // Goal: the answer is the highest rate that held, all probes are told, and a probe in which
+    // something fails has not held. Method: a server that answers the hundredth message of a
+    // connection wrongly, which a high enough rate reaches in every probe.
+    let address = answer(|mut request| {
+        request.line[0] ^= u8::from(request.n == 100);
+        request.line
+    });
+    let ended = load(
+        &address,
+        SHORT_PROBES,
+        &["--find-max", "p99<1min", "--rate", "100"],
+    );
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let found = &ended.json["find_max"];
+    let (held, broken) = (found["held_per_s"].as_u64(), found["broken_per_s"].as_u64());
+    let (held, broken) = (
+        held.expect("a rate holds"),
+        broken.expect("not every rate holds"),
+    );
+    assert!(
+        held < broken && broken - held <= (held / 20).max(1),
+        "{found:#}"
+    );
+    let probes = found["probes"].as_array().unwrap();
+    let rates = |kind: bool| {
+        let probes = probes.iter().filter(move |probe| probe["held"] == kind);
+        probes.map(|probe| probe["rate_per_s"].as_u64().unwrap())
+    };
+    assert_eq!(
+        (rates(true).max(), rates(false).min()),
+        (Some(held), Some(broken)),
+        "{found:#}"
+    );
+    assert_eq!(rates(true).chain(rates(false)).count(), probes.len());
+    let failed = probes.iter().find(|probe| probe["failures"] == 1);
+    assert_eq!(
+        failed.expect("one has reached the hundredth")["held"],
+        false
+    );
+    assert_eq!(
+        ended.json["settings"]["rate_per_s"].as_f64(),
+        Some(held as f64)
+    );
+    assert_eq!(
+        ended.stdout.matches("\nprobe ").count() + 1,
+        probes.len(),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.stdout.contains("highest rate "), "{}", ended.stdout);
+}
+
+#[test]
+fn no_rate_that_holds_is_exit_code_three() {
+    // Goal: a search that finds nothing says so. Method: what no reply can be.
+    let ended = load(
+        &echo(),
+        SHORT_PROBES,
+        &["--find-max", "p99<1ns", "--rate", "40"],
+    );
+    assert_eq!(ended.code, Some(3), "{}{}", ended.stdout, ended.stderr);
+    let found = &ended.json["find_max"];
+    assert!(found["held_per_s"].is_null());
+    assert_eq!(found["broken_per_s"], 10);
+    assert_eq!(found["probes"].as_array().unwrap().len(), 3);
+    assert!(
+        ended.stdout.contains("highest rate none"),
+        "{}",
+        ended.stdout
+    );
+    // Nobody there is not a slow server.
+    let ended = load(&fake::nobody(), SHORT_PROBES, &["--find-max", "p99<1s"]);
+    assert_eq!(ended.code, Some(1), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(ended.json["outcome"], "not_started");
+}
+
+#[test]
+fn control_c_keeps_what_a_search_has_found() {
+    // Goal: the probes so far are told. Method: interrupts when the third probe has connected.
+    let (tx, rx) = std::sync::mpsc::channel();
+    let tx = Mutex::new(tx);
+    let address = serve(move |stream| {
+        let _ = tx.lock().unwrap().send(());
+        for_each_line(&stream, |request, mut stream| {
+            stream.write_all(&request.line).is_ok()
+        });
+    });
+    let json = Scratch::new("search.json");
+    let mut command = Command::new(tests::binaries::client());
+    command
+        .args(["--connect", &address, "--quiet", "--rate", "20"])
+        .args(SHORT_PROBES)
+        .args(["--find-max", "p99<1min", "--json", json.path()]);
+    let child = spawn(&mut command);
+    for _ in 0..3 {
+        rx.recv_timeout(run::DEADLINE).unwrap();
+    }
+    signal(child.id(), libc::SIGINT);
+    let ended = finish(child);
+    assert_eq!(ended.code, Some(130), "{}{}", ended.stdout, ended.stderr);
+    let report = json.json();
+    assert!(
+        report["find_max"]["probes"].as_array().unwrap().len() >= 2,
+        "{report:#}"
+    );
+    assert!(ended.stdout.contains("\nhighest rate "), "{}", ended.stdout);
+}
+
+#[test]
+fn searches_that_make_no_sense_are_usage_errors() {
+    // Goal: exit 2 with what would be right. Method: the wrong way round, the rate itself, and
+    // options that leave nothing to search.
+    for (words, part) in [
+        (&["--find-max", "p99>5ms"][..], "p99<5ms"),
+        (&["--find-max", "rate>5k"], "the rate is what is searched"),
+        (&["--find-max", "p99<5"], "unit"),
+        (&["--find-max", "p99<5ms", "--messages", "5"], "--messages"),
+        (&["--find-max", "p99<5ms", "--think", "5ms"], "--think"),
+    ] {
+        let ended = run_client(words);
+        assert_eq!(ended.code, Some(2), "{words:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(part), "{part} in {}", ended.stderr);
+    }
+}
