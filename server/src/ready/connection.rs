@@ -91,6 +91,10 @@ pub(crate) struct Connection {
     /// The last read has found nothing.
     pub(crate) is_drained: bool,
     /// It is over, but an operation is still under way on it (see `lending`).
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "nothing lends there")
+    )]
     pub(crate) is_leaving: bool,
     /// Something has come or gone since anybody asked.
     pub(super) has_moved: bool,

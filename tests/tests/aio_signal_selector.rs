@@ -1,0 +1,231 @@
+//! What concerns single models of the server: io_uring, signal-driven I/O, the selector.
+//!
+//! What concerns every model is in `models.rs`. Here are the faults that only these can meet:
+//! an io_uring that is refused, old or short of memory; a queue of signals that overflows, and
+//! signals that are out of date; a poller other than the system's best.
+//!
+//! Man pages: strace(1) ("Tampering"), io_uring_setup(2), io_uring_enter(2), fcntl(2),
+//! setrlimit(2). Deliberately not here: speed.
+
+#![cfg(target_os = "linux")]
+
+#[path = "server/client.rs"]
+#[expect(dead_code, reason = "server.rs uses the rest")]
+mod client;
+#[path = "server/process.rs"]
+#[expect(dead_code, reason = "server.rs uses the rest")]
+mod process;
+
+use client::{connect, exchange, exchange_slowly, pattern};
+use process::{Server, Watchdog, bare_command, command, eventually};
+use runtime::poller::Kind;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+
+/// A command for a server under strace, which tampers with its system calls; `None` where there is
+/// no strace, or it may not trace.
+fn tampered(model: &str, tampering: &[&str]) -> Option<Command> {
+    let probe = bare_command("strace", &["-o", "/dev/null", "true"]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        println!("skipped: there is no strace, or it may not trace here");
+        return None;
+    }
+    // -D: strace stands aside, and the server itself is our child, which gets our signals.
+    let mut arguments = vec!["-D", "-o", "/dev/null"];
+    arguments.extend(tampering.iter().flat_map(|what| ["-e", *what]));
+    let mut command = bare_command("strace", &arguments);
+    command.arg(tests::binaries::server());
+    command.args(["--listen", "127.0.0.1:0", "--model", model]);
+    Some(command)
+}
+
+/// Several clients at once, with more than a buffer each, to the end.
+fn serve_some(server: &Server) {
+    thread::scope(|scope| {
+        for seed in 0..10 {
+            scope.spawn(move || {
+                let bytes = pattern(seed, 100_001);
+                assert!(exchange_slowly(&connect(server.address), &bytes) == bytes);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_refused_io_uring_is_explained() {
+    // Goal: cause, remedy and a code that is not 0. Method: strace has the kernel refuse it in each
+    // of the usual ways.
+    let _watchdog = Watchdog::start(60);
+    let cases: [(&str, &[&str]); 3] = [
+        ("EPERM", &["kernel.io_uring_disabled", "seccomp", "--model"]),
+        ("ENOSYS", &["5.11", "uname -r", "--model"]),
+        ("ENOMEM", &["ulimit -l", "--model"]),
+    ];
+    for (error, words) in cases {
+        let tampering = format!("inject=io_uring_setup:error={error}");
+        let Some(mut command) = tampered("aio", &[&tampering]) else {
+            return;
+        };
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{error}: {word:?} is not in {said}");
+        }
+    }
+}
+
+#[test]
+fn an_older_io_uring_will_do() {
+    // Goal: a kernel that does not know the newest flags serves as well. Method: strace refuses the
+    // first of our ways to set it up, and the first two.
+    let _watchdog = Watchdog::start(120);
+    for attempts in ["1", "1..2"] {
+        let tampering = format!("inject=io_uring_setup:error=EINVAL:when={attempts}");
+        let Some(command) = tampered("aio", &[&tampering]) else {
+            return;
+        };
+        let server = Server::spawn(command);
+        serve_some(&server);
+        assert!(server.stop().is_free_of_errors());
+    }
+}
+
+#[test]
+fn a_ring_that_takes_nothing_for_a_while_loses_nothing() {
+    // Goal: no memory, too many completions and signals delay operations and no more. Method:
+    // strace has every third call fail in each of these ways.
+    let _watchdog = Watchdog::start(120);
+    for error in ["EAGAIN", "EBUSY", "EINTR", "ETIME"] {
+        let tampering = format!("inject=io_uring_enter:error={error}:when=2+3");
+        let Some(command) = tampered("aio", &[&tampering]) else {
+            return;
+        };
+        let server = Server::spawn(command);
+        serve_some(&server);
+        let outcome = server.stop();
+        assert!(outcome.is_free_of_errors(), "{error}: {}", outcome.output);
+        assert_eq!(outcome.count("out"), 10 * 100_001, "{error}");
+    }
+}
+
+/// The queue of signals of the server may hold `count` of them.
+fn limit_signals(command: &mut Command, count: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: count,
+        rlim_max: count,
+    };
+    let set = move || {
+        // SAFETY: `limit` is a valid structure of its own.
+        match unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure makes one system call, which is async-signal-safe.
+    unsafe { command.pre_exec(set) };
+}
+
+/// Suspends the server while `act` runs, so that it finds everything at once.
+fn behind_its_back(server: &Server, act: impl FnOnce()) {
+    server.signal(libc::SIGSTOP);
+    eventually("the server is suspended", || server.state() == 'T');
+    act();
+    server.signal(libc::SIGCONT);
+}
+
+#[test]
+fn an_overflow_of_the_queue_of_signals_is_recovered_from() {
+    // Goal: no connection is forgotten whose signal was lost, nor who comes. Method: queues of a
+    // few signals, and of none at all; many clients connect, send and end at once, while the server
+    // is suspended.
+    const CLIENTS: u64 = 100;
+    let _watchdog = Watchdog::start(120);
+    for room in [0, 5] {
+        let mut command = command(&["--model", "signal"]);
+        limit_signals(&mut command, room);
+        let server = Server::spawn(command);
+        let early: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(server.address)).collect();
+        for (seed, stream) in (0..).zip(&early) {
+            exchange(stream, &pattern(seed, 100));
+        }
+        let mut late = Vec::new();
+        behind_its_back(&server, || {
+            for (seed, mut stream) in (0..).zip(&early) {
+                stream.write_all(&pattern(seed, 20_000)).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+            }
+            late.extend((0..CLIENTS).map(|_| connect(server.address)));
+        });
+        for (seed, mut stream) in (0..).zip(&early) {
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            assert!(answer == pattern(seed, 20_000));
+        }
+        for (seed, stream) in (0..).zip(&late) {
+            exchange(stream, &pattern(seed, 100));
+        }
+        drop((early, late));
+        let outcome = server.stop();
+        assert_eq!(outcome.count("served"), 2 * CLIENTS);
+        assert!(outcome.is_free_of_errors(), "{}", outcome.output);
+        assert_eq!(outcome.log.matches("ulimit -i").count(), 1);
+    }
+}
+
+#[test]
+fn signals_of_the_past_and_of_strangers_do_no_harm() {
+    // Goal: a signal about a socket whose number has a successor, or that was sent by hand, makes
+    // nobody read what is not there or end too early. Method: while the server is suspended,
+    // connections send and end, and others take their place, whose numbers will be the same.
+    const CLIENTS: u64 = 50;
+    let _watchdog = Watchdog::start(120);
+    let server = Server::start(&["--model", "signal"]);
+    let mut streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(server.address)).collect();
+    for round in 0..5 {
+        for (seed, stream) in (0..).zip(&streams) {
+            exchange(stream, &pattern(seed, 100));
+        }
+        behind_its_back(&server, || {
+            for (seed, mut stream) in (0..).zip(streams.drain(..)) {
+                stream.write_all(&pattern(seed, 1 + round)).unwrap();
+                // Then it is dropped, and its answer may find nobody.
+                stream.shutdown(Shutdown::Write).unwrap();
+            }
+            streams.extend((0..CLIENTS).map(|_| connect(server.address)));
+            for _ in 0..10 {
+                server.signal(libc::SIGRTMIN());
+                server.signal(libc::SIGIO);
+            }
+        });
+    }
+    for (seed, stream) in (0..).zip(&streams) {
+        exchange(stream, &pattern(seed, 100));
+    }
+    drop(streams);
+    assert_eq!(server.stop().count("served"), 6 * CLIENTS);
+}
+
+#[test]
+fn the_selector_stands_on_every_poller() {
+    // Goal: callbacks come over each poller, and select never meets a descriptor that it cannot
+    // watch. Method: exchanges over each, and more clients than select has room for.
+    const CROWD: usize = 1_100;
+    let _watchdog = Watchdog::start(120);
+    process::raise_own_descriptor_limit();
+    for kind in Kind::available() {
+        let server = Server::start(&["--model", "selector", "--poller", kind.name()]);
+        serve_some(&server);
+        let crowd: Vec<TcpStream> = (0..CROWD).map(|_| connect(server.address)).collect();
+        for mut stream in crowd {
+            stream.write_all(b"x").unwrap();
+            stream.read_exact(&mut [0; 1]).unwrap();
+        }
+        let outcome = server.stop();
+        assert_eq!(outcome.count("served"), CROWD as u64 + 10, "{kind}");
+        assert!(outcome.is_free_of_errors(), "{kind}: {}", outcome.output);
+    }
+}
