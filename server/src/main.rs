@@ -26,6 +26,7 @@ mod summary;
 mod wait;
 
 use crate::options::Options;
+use crate::process::log::NamedByProcess;
 use crate::stop::Stop;
 use log::{debug, warn};
 use std::io::{self, Write};
@@ -33,7 +34,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let options = Options::read();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    start_logging();
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,6 +58,14 @@ fn run(options: &Options) -> io::Result<()> {
         None => Ok(()),
         Some(error) => Err(error),
     }
+}
+
+/// Writes to the standard error what `RUST_LOG` asks for.
+fn start_logging() {
+    let wanted = env_logger::Env::default().default_filter_or("warn");
+    let logger = env_logger::Builder::from_env(wanted).build();
+    log::set_max_level(logger.filter());
+    log::set_boxed_logger(Box::new(NamedByProcess(logger))).expect("nobody logs before");
 }
 
 /// Writes to the standard output, and lives on if nobody reads it any more.

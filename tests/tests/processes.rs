@@ -168,6 +168,10 @@ fn a_killed_worker_costs_its_own_connections_only() {
     let server = start("prefork-green");
     let streams: Vec<TcpStream> = (0..CLIENTS).map(|seed| be_served(&server, seed)).collect();
     let before = wait_for_children(&server, WORKERS);
+    for pid in &before {
+        // With so many clients each process has some, and the log tells whose each is.
+        server.wait_for_log(&format!("process {pid}: connection 1 accepted"));
+    }
     signal(before[1], libc::SIGKILL);
     server.wait_for_log("it is replaced at once");
     let after = wait_for_children(&server, WORKERS);

@@ -20,6 +20,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A process, for as long as nobody has waited for its end.
 pub(crate) type Pid = libc::pid_t;
@@ -28,6 +29,14 @@ pub(crate) type Pid = libc::pid_t;
 const EXIT_FAILURE: i32 = 1;
 /// What a Rust program exits with after a panic.
 const EXIT_PANICKED: i32 = 101;
+
+/// Whether this process was forked.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is the child of another that runs the same program.
+pub(crate) fn is_child() -> bool {
+    IS_CHILD.load(Ordering::Relaxed)
+}
 
 /// Runs `child` in a new process, which ends with it, and gives back who that is. The child gets a
 /// [`Stop`] of its own.
@@ -42,6 +51,7 @@ pub(crate) fn fork(stop: &Stop, child: impl FnOnce(&Stop) -> io::Result<()>) -> 
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
+            IS_CHILD.store(true, Ordering::Relaxed);
             let body = AssertUnwindSafe(|| {
                 die_with(parent)?;
                 let stop = stop.renewed_in_child()?;
@@ -51,7 +61,7 @@ pub(crate) fn fork(stop: &Stop, child: impl FnOnce(&Stop) -> io::Result<()>) -> 
             let exit_code = match catch_unwind(body) {
                 Ok(Ok(())) => 0,
                 Ok(Err(error)) => {
-                    error!("process {} fails: {error}", std::process::id());
+                    error!("{error}");
                     EXIT_FAILURE
                 }
                 // The message has been printed.

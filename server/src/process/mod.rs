@@ -4,7 +4,7 @@
 //! behind: not as a zombie (`deaths`), not after the parent's own end (`fork`). They share nothing
 //! in memory, so what they have served comes back through a pipe (`books`). The parent has one
 //! thread, which waits for all of this at once. `family` puts these together, and `supervisor`
-//! keeps a fixed number of children alive.
+//! keeps a fixed number of children alive. `log` says which process speaks.
 //!
 //! Deliberately not here: which processes there are and what they do, which is what makes a model.
 
@@ -13,4 +13,5 @@ pub(crate) mod books;
 pub(crate) mod deaths;
 pub(crate) mod family;
 pub(crate) mod fork;
+pub(crate) mod log;
 pub(crate) mod supervisor;
