@@ -192,7 +192,8 @@ impl Load {
     /// What is wrong with the words together, where each alone is right.
     fn contradiction(&self) -> Option<String> {
         let pace = self.pace.contradiction(self.size_bytes);
-        pace.or_else(|| self.hostile.contradiction(self.connections))
+        pace.or_else(|| self.style.contradiction(self.connections))
+            .or_else(|| self.hostile.contradiction(self.connections))
     }
 
     /// The connections that do as they should, and are measured.

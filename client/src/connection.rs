@@ -131,7 +131,8 @@ impl<'a, W: Wire> Exchange<'a, W> {
             return self.exchange();
         }
         let size_bytes = self.load.settings.size_bytes as usize;
-        let message = Message::new(self.number, size_bytes, Letters::Lower);
+        let wording = self.load.settings.style.style.wording();
+        let message = Message::worded(self.number, size_bytes, Letters::Lower, wording);
         let sender = Sender::start(Arc::clone(&self.stream), message);
         let sender = sender.map_err(|error| self.flight.system_failure(Phase::Send, &error))?;
         self.sender = Some(sender);

@@ -166,6 +166,7 @@ fn name_of(number: i32) -> Option<&'static str> {
         libc::EACCES => "EACCES",
         libc::EADDRINUSE => "EADDRINUSE",
         libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
+        libc::EAGAIN => "EAGAIN",
         libc::EAFNOSUPPORT => "EAFNOSUPPORT",
         libc::EBADF => "EBADF",
         libc::ECONNABORTED => "ECONNABORTED",

@@ -83,10 +83,11 @@ impl<'a> Flight<'a> {
         } else {
             Letters::Lower
         };
-        let reply = Message::new(number, size_bytes, letters);
+        let wording = settings.style.style.wording();
+        let reply = Message::worded(number, size_bytes, letters, wording);
         let row_bytes = depth * reply.len_max();
         let outgoing = settings.upper.then(|| Outgoing {
-            message: Message::new(number, size_bytes, Letters::Lower),
+            message: Message::worded(number, size_bytes, Letters::Lower, wording),
             bytes: Vec::with_capacity(row_bytes),
         });
         Flight {
@@ -148,6 +149,11 @@ impl<'a> Flight<'a> {
             Some(outgoing) => &outgoing.bytes,
             None => self.expected.pushed(),
         }
+    }
+
+    /// Where the parts of the message end that was launched last, if it has parts.
+    pub(crate) fn part_ends(&self) -> [usize; 3] {
+        self.reply.part_ends()
     }
 
     /// The batch has been handed over, to the system or to somebody who will.
@@ -290,6 +296,7 @@ impl Flight<'_> {
             } else {
                 Letters::Lower
             },
+            wording: self.load.settings.style.style.wording(),
             connections: self.load.settings.connections,
             // Nobody has sent more messages than all together.
             n_max: self.load.totals().sent,

@@ -14,7 +14,7 @@ use rlimit::Resource;
 
 /// Descriptors besides the connections: the standard three, the poller, wakers, a name look-up,
 /// files.
-const SPARE_DESCRIPTORS: u64 = 32;
+pub(crate) const SPARE_DESCRIPTORS: u64 = 32;
 
 /// Which local ports the kernel gives to connections; only Linux tells it so.
 const PORT_RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";

@@ -11,6 +11,8 @@
 //!   the connection's number, from 0
 //! ```
 //!
+//! A message that is sent in parts says so in words between the numbers and the filler.
+//!
 //! A block's 16 letters are the 64 bits of (connection, n, block), scrambled so that neighbours
 //! look unlike. The scrambling can be undone: any 16 letters of a long message, cut out anywhere,
 //! name their sender. So bytes that were swapped, repeated or sent to the wrong connection are not
@@ -48,22 +50,47 @@ pub(crate) enum Letters {
     Upper,
 }
 
+/// What a message says between its number and the filler.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wording {
+    Nothing,
+    /// Three parts, each for a call of its own.
+    InParts,
+}
+
+/// The parts; the first one follows the numbers, the last one goes on with the filler.
+const PARTS: [&str; 3] = ["This is the message. ", "It will be sent ", "in parts."];
+
 /// One connection's message, written over for each number: sending allocates nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     connection: u32,
     first_letter: u8,
+    /// What it says in words, in its letters.
+    words: Vec<u8>,
     size_bytes: usize,
     /// The connection's digits and the space after them, which never change, end here.
     number_at: usize,
     /// The current message, and room for the last block to run over its end.
     buffer: Vec<u8>,
     len: usize,
+    /// The words begin here.
+    words_at: usize,
 }
 
 impl Message {
-    /// The message number 0 of `connection`, padded to `size_bytes`.
+    /// The message number 0 of `connection`, without words, padded to `size_bytes`.
     pub(crate) fn new(connection: u32, size_bytes: usize, letters: Letters) -> Message {
+        Message::worded(connection, size_bytes, letters, Wording::Nothing)
+    }
+
+    /// As `new`, with words.
+    pub(crate) fn worded(
+        connection: u32,
+        size_bytes: usize,
+        letters: Letters,
+        wording: Wording,
+    ) -> Message {
         assert!(
             connection < 1 << CONNECTION_BITS,
             "a connection's number has {CONNECTION_BITS} bits"
@@ -71,7 +98,13 @@ impl Message {
         let mut buffer = connection.to_string().into_bytes();
         buffer.push(b' ');
         let number_at = buffer.len();
-        let natural_max = number_at + DIGITS_MAX + 1;
+        let words = match (wording, letters) {
+            (Wording::Nothing, _) => String::new(),
+            (Wording::InParts, Letters::Lower) => PARTS.concat(),
+            (Wording::InParts, Letters::Upper) => PARTS.concat().to_ascii_uppercase(),
+        };
+        // A space before the words, and the end of the line.
+        let natural_max = number_at + DIGITS_MAX + 1 + words.len() + 1;
         buffer.resize(size_bytes.max(natural_max) + BLOCK_BYTES, 0);
         let first_letter = match letters {
             Letters::Lower => b'a',
@@ -80,10 +113,12 @@ impl Message {
         let mut message = Message {
             connection,
             first_letter,
+            words: words.into_bytes(),
             size_bytes,
             number_at,
             buffer,
             len: 0,
+            words_at: 0,
         };
         message.set(0);
         message
@@ -94,7 +129,13 @@ impl Message {
     // more than all else that the client does between two system calls.
     #[inline]
     pub(crate) fn set(&mut self, n: u64) {
-        let header_end = self.number_at + write_number(&mut self.buffer[self.number_at..], n);
+        let mut header_end = self.number_at + write_number(&mut self.buffer[self.number_at..], n);
+        if !self.words.is_empty() {
+            self.buffer[header_end] = b' ';
+            self.words_at = header_end + 1;
+            header_end = self.words_at + self.words.len();
+            self.buffer[self.words_at..header_end].copy_from_slice(&self.words);
+        }
         self.len = self.size_bytes.max(header_end + 1);
         if self.len > header_end + 1 {
             self.buffer[header_end] = b' ';
@@ -113,6 +154,12 @@ impl Message {
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
+    }
+
+    /// Where the parts of a message in parts end.
+    pub(crate) fn part_ends(&self) -> [usize; PARTS.len()] {
+        let first = self.words_at + PARTS[0].len();
+        [first, first + PARTS[1].len(), self.len]
     }
 
     /// The length of the longest message that this one can become.
@@ -290,6 +337,36 @@ mod tests {
                     origin_of_header(message.bytes()),
                     Some(Origin { connection: 17, n })
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_in_parts_says_so() {
+        // Goal: numbers, words, filler and the ends of the parts, at every size around the natural
+        // one, in both cases. Method: compares with the definition.
+        for n in [0, 42, u64::MAX] {
+            for size_bytes in 1..150 {
+                let header = format!("17 {n} ");
+                let worded = |letters| {
+                    let mut message = Message::worded(17, size_bytes, letters, Wording::InParts);
+                    message.set(n);
+                    message
+                };
+                let message = worded(Letters::Lower);
+                let line = std::str::from_utf8(message.bytes()).unwrap();
+                assert_eq!(line.len(), size_bytes.max(header.len() + 46 + 1));
+                assert!(line.len() <= message.len_max());
+                let [first, second, third] = message.part_ends();
+                assert_eq!(line[..first], format!("{header}This is the message. "));
+                assert_eq!(&line[first..second], "It will be sent ");
+                assert!(line[second..third].starts_with("in parts."), "{line}");
+                assert!(line[..third].ends_with('\n') && third == line.len());
+                assert_eq!(line.find('\n'), Some(line.len() - 1));
+                let origin = Origin { connection: 17, n };
+                assert_eq!(origin_of_header(message.bytes()), Some(origin));
+                let upper = worded(Letters::Upper);
+                assert_eq!(line.to_ascii_uppercase().as_bytes(), upper.bytes());
             }
         }
     }

@@ -11,7 +11,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use crate::message::{Letters, Message, Origin, origin_of_filler, origin_of_header};
+use crate::message::{Letters, Message, Origin, Wording, origin_of_filler, origin_of_header};
 
 /// How many wrong bytes are searched for their owner.
 const SEARCH_BYTES_MAX: usize = 4096;
@@ -127,6 +127,7 @@ pub(crate) struct Context {
     pub(crate) sent: u64,
     pub(crate) size_bytes: usize,
     pub(crate) letters: Letters,
+    pub(crate) wording: Wording,
     /// Senders that exist: connections below this ...
     pub(crate) connections: u32,
     /// ... and messages up to this.
@@ -198,7 +199,12 @@ impl Context {
     /// A header alone could be a corrupted one of our own: the line that it announces must follow.
     fn line_origin(&self, line: &[u8]) -> Option<Origin> {
         let origin = origin_of_header(line).filter(|origin| self.exists(origin))?;
-        let mut message = Message::new(origin.connection, self.size_bytes, self.letters);
+        let mut message = Message::worded(
+            origin.connection,
+            self.size_bytes,
+            self.letters,
+            self.wording,
+        );
         message.set(origin.n);
         let announced = message.bytes();
         let len = announced.len().min(line.len());
@@ -244,6 +250,7 @@ mod tests {
             sent: own.n + 1,
             size_bytes,
             letters: Letters::Lower,
+            wording: Wording::Nothing,
             connections: 400,
             n_max: 1000,
         }

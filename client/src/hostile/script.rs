@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind, Read};
 
 use super::peer::{End, Peer};
-use crate::message::{Letters, Message, Origin};
+use crate::message::{Letters, Message, Origin, Wording};
 use crate::net::TcpStream;
 use crate::verify::{Context, Progress, compare};
 
@@ -132,6 +132,7 @@ impl<'a> Script<'a> {
                 Some(_) => Letters::Upper,
                 None => Letters::Lower,
             },
+            wording: Wording::Nothing,
             connections: settings.connections,
             // Nobody has sent more messages than all together, or than this one.
             n_max: self.peer.load.totals().sent.max(self.n),

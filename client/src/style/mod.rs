@@ -8,6 +8,7 @@
 //! Deliberately not here: the supervisor (`load`), which no style has to know.
 
 mod green;
+mod select;
 mod threads;
 
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::SPARE_DESCRIPTORS;
 use crate::load::Load;
+use crate::message::Wording;
 
 /// Waits for all threads of a style; the payload of the first panic, if there was one.
 type Join = Box<dyn FnOnce() -> std::thread::Result<()>>;
@@ -37,6 +40,22 @@ pub(crate) enum Style {
     Green,
     /// An OS thread for each connection, with std's blocking sockets
     Threads,
+    /// One loop around select(2), each message in three parts; up to 992 connections
+    Select,
+}
+
+impl Options {
+    /// What is wrong with the style for so many connections.
+    pub(crate) fn contradiction(&self, connections: u32) -> Option<String> {
+        let most = libc::FD_SETSIZE as u64 - SPARE_DESCRIPTORS;
+        (self.style == Style::Select && u64::from(connections) > most).then(|| {
+            format!(
+                "select has room for descriptors below {} (FD_SETSIZE), which are {most} \
+                 connections and not {connections}: ask for --style green, or for fewer",
+                libc::FD_SETSIZE
+            )
+        })
+    }
 }
 
 impl Style {
@@ -44,13 +63,22 @@ impl Style {
         match self {
             Style::Green => green::start(load),
             Style::Threads => threads::start(load),
+            Style::Select => select::start(load),
+        }
+    }
+
+    /// What its messages say.
+    pub(crate) fn wording(self) -> Wording {
+        match self {
+            Style::Green | Style::Threads => Wording::Nothing,
+            Style::Select => Wording::InParts,
         }
     }
 
     /// How many cores it can keep busy.
     pub(crate) fn cores(self, connections: u32) -> u32 {
         match self {
-            Style::Green => 1,
+            Style::Green | Style::Select => 1,
             Style::Threads => {
                 let cores = std::thread::available_parallelism();
                 cores.map_or(1, |cores| connections.min(cores.get() as u32))

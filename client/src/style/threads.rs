@@ -52,7 +52,7 @@ fn start_connections(load: &Arc<Load>) -> Vec<JoinHandle<()>> {
     handles
 }
 
-fn no_thread(error: &std::io::Error, whose: &str) -> Failure {
+pub(super) fn no_thread(error: &std::io::Error, whose: &str) -> Failure {
     let cause = format!("no OS thread: {}", words_of(error));
     let detail = format!(
         "{whose}: {cause}: raise the limit of threads (`ulimit -u`, kernel.threads-max, \
