@@ -277,7 +277,7 @@ fn what_never_comes_is_timed_out() {
 
 #[test]
 fn ends_and_refusals_are_told_apart() {
-    // Goal: the server's end, its reset, bytes after the last reply, and nobody there. Method: each.
+    // Goal: the server's end, its reset, bytes after the last reply, nobody there. Method: each.
     for style in STYLES {
         let ends = wrong_once_stream(drop);
         let ended = some(style, &ends, &[]);
