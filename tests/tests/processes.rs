@@ -324,6 +324,38 @@ fn nobody_can_connect_while_the_last_are_seen_out() {
 }
 
 #[test]
+fn who_does_not_stop_is_killed() {
+    // Goal: a process that hangs does not keep the server from ending. Method: suspends one, which
+    // then can do nothing about the stop, with a short drain time-out.
+    let _watchdog = Watchdog::start(60);
+    for model in MODELS {
+        let mut command = command(&["--model", model, "--drain-timeout", "100ms"]);
+        command.env("RUST_LOG", "warn");
+        let server = Server::spawn(command);
+        let stream = be_served(&server, 1);
+        let pids: Vec<i32> = children(&server).iter().map(|child| child.pid).collect();
+        signal(pids[0], libc::SIGSTOP);
+        eventually("it is suspended", || children(&server)[0].state == 'T');
+        server.signal(libc::SIGTERM);
+        let outcome = server.wait();
+        assert_eq!(outcome.status.code(), Some(0), "{model}: {}", outcome.log);
+        assert!(
+            outcome
+                .log
+                .contains("1 processes do not stop: they are killed")
+        );
+        assert_eq!(
+            outcome.count("killed by SIGKILL"),
+            1,
+            "{model}: {}",
+            outcome.output
+        );
+        wait_until_gone(&pids);
+        drop(stream);
+    }
+}
+
+#[test]
 fn a_second_signal_ends_everybody() {
     // Goal: impatience reaches the children, too. Method: a peer that takes no answers holds up the
     // stop; the second signal is sent to the group, and in another run to the parent alone.
