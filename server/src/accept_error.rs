@@ -9,7 +9,6 @@
 //! model does in its own way.
 
 use log::{debug, warn};
-use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -76,15 +75,27 @@ pub(crate) struct Shortages {
 
 impl Shortages {
     /// Notes that no more than `open` connections can be held, because of `error`.
-    pub(crate) fn note(&mut self, open: usize, error: impl fmt::Display) {
+    pub(crate) fn note(&mut self, open: usize, error: &io::Error) {
         let now = Instant::now();
         let last = self.last.replace(now);
         if last.is_none_or(|last| now.duration_since(last) > EPISODE_GAP) {
+            let hint = hint(error);
             warn!(
-                "cannot take more than {open} connections: {error}. The next wait until one ends; \
-                 `ulimit -n` tells how many descriptors a process may have"
+                "cannot take more than {open} connections: {error}. The next wait until one ends\
+                 {hint}"
             );
         }
+    }
+}
+
+/// Where the limit is that was met, if it has a name.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; `ulimit -n` tells how many descriptors a process may have",
+        Some(libc::ENFILE) => "; `sysctl fs.file-max` tells how many files may be open at all",
+        // What clone and fork report.
+        Some(libc::EAGAIN) => "; `ulimit -u` tells how many threads and processes a user may have",
+        _ => "",
     }
 }
 
@@ -108,5 +119,15 @@ mod tests {
                 assert_eq!(Fault::of(&io::Error::from_raw_os_error(code)), fault);
             }
         }
+    }
+
+    #[test]
+    fn a_limit_is_named() {
+        // Goal: a user learns which limit to raise. Method: an error for each, and one without.
+        let hint = |code| hint(&io::Error::from_raw_os_error(code));
+        assert!(hint(libc::EMFILE).contains("ulimit -n"));
+        assert!(hint(libc::ENFILE).contains("file-max"));
+        assert!(hint(libc::EAGAIN).contains("ulimit -u"));
+        assert_eq!(hint(libc::ENOMEM), "");
     }
 }

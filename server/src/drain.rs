@@ -5,7 +5,8 @@
 //! on their way, and nobody can tell them from those it will send after. Hence, in every model, the
 //! same steps, as many as are needed:
 //!
-//! 1. Nobody is accepted any more, except those who had connected already and wait in the queue.
+//! 1. Nobody is accepted any more, except those who had connected already and wait in the queue:
+//!    all for whom there is room, and where connections are served in turn the others after them.
 //! 2. For a short grace everything goes on as before. What was under way arrives and is answered.
 //! 3. Then the reading side of every socket is shut down. A read still gives the bytes that have
 //!    arrived, and where it would have waited for more it reports the end. So whatever serves the

@@ -93,12 +93,16 @@ fn start_workers(
         let connections = Arc::clone(&connections);
         let name = format!("worker {number}");
         let builder = thread::Builder::new().name(name).stack_size(STACK_BYTES);
-        builder.spawn(move || {
+        let started = builder.spawn(move || {
             while let Some(mut connection) = next(&connections) {
                 connection.begin();
                 let result = echo(&mut connection, buffer_bytes, upper);
                 connection.end(result);
             }
+        });
+        started.map_err(|error| {
+            let words = format!("cannot start worker {number} of {count} (--workers): {error}");
+            io::Error::new(error.kind(), words)
         })?;
     }
     Ok(())
