@@ -225,16 +225,16 @@ impl Server {
     }
 
     /// How many descriptors it has when it has started: it tells its address before it opens what
-    /// its model waits with, and sleeps for the first time after. One model never sleeps, and so
-    /// is given a little time.
+    /// its model waits with, and sleeps for the first time after. One model never sleeps: it has
+    /// started when it has run for longer than starting takes.
     fn descriptors_at_rest(&self) -> usize {
-        const LOOKS: u32 = 10;
-        let (mut count, mut looks) = (0, 0);
+        const TICKS_MIN: u64 = 10;
+        let mut count = usize::MAX;
         eventually("the server waits for its first client", || {
             let before = std::mem::replace(&mut count, self.descriptors());
-            looks = if before == count { looks + 1 } else { 0 };
-            let asleep = self.family().iter().all(|process| process.state() == 'S');
-            looks >= if asleep { 1 } else { LOOKS }
+            let is_at_rest = self.family().iter().all(Process::is_asleep)
+                || Process(self.pid()).processor_ticks() >= TICKS_MIN;
+            is_at_rest && before == count
         });
         count
     }
@@ -372,11 +372,19 @@ impl Process {
         stat.and_then(|stat| stat.chars().next()).unwrap_or('X')
     }
 
-    /// The fields from the third on: the second is the name, which may hold anything.
+    /// Whether each of its threads sleeps.
+    fn is_asleep(&self) -> bool {
+        let tasks = std::fs::read_dir(self.path("task"));
+        let sleeps = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            Some(fields_of(&stat).starts_with('S'))
+        };
+        // One that has just ended has not come to rest.
+        tasks.is_ok_and(|tasks| tasks.into_iter().all(|task| sleeps(task) == Some(true)))
+    }
+
     fn stat(&self) -> Option<String> {
-        let stat = self.read("stat")?;
-        let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
-        Some(fields.to_owned())
+        Some(fields_of(&self.read("stat")?).to_owned())
     }
 
     /// To be called for processes that nobody has waited for yet, so that the number is theirs.
@@ -393,4 +401,10 @@ impl Process {
     fn path(&self, file: &str) -> String {
         format!("/proc/{}/{file}", self.0)
     }
+}
+
+/// The fields of a `stat` from the third on: the second is the name, which may hold anything.
+fn fields_of(stat: &str) -> &str {
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+    fields
 }
