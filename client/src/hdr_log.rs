@@ -314,3 +314,112 @@ fn decode(text: &str) -> Result<Times, String> {
         .map_err(|error| damaged(&error.to_string()))?;
     Times::of(&histogram).ok_or_else(|| damaged("its times are longer than any of ours"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hdrhistogram::serialization::Serializer;
+
+    fn times(microseconds: impl Iterator<Item = u64>) -> Times {
+        let mut times = Times::new();
+        for time in microseconds {
+            times.record_ns(time * 1000);
+        }
+        times
+    }
+
+    /// The line of an interval as it is written, and its histogram alone.
+    fn line_of(times: &Times) -> (String, String) {
+        let mut lines = Lines::default();
+        let (start, elapsed) = (Duration::from_millis(1500), Duration::from_secs(1));
+        lines.line(Some(SERVICE), start, elapsed, times);
+        let line = String::from_utf8(lines.0).unwrap();
+        let histogram = line.trim_end().rsplit(',').next().unwrap().to_owned();
+        (line, histogram)
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        // Goal: nothing is lost on the way, the empty included. Method: few, many and no times,
+        // compared as wholes.
+        for count in [0, 1, 1000, 100_000] {
+            let written = times((0..count).map(|n| n * n % 777_777));
+            let (line, histogram) = line_of(&written);
+            assert!(line.starts_with("Tag=service,1.500,1.000,"), "{line}");
+            let read = decode(&histogram).unwrap();
+            assert!(read.histogram() == written.histogram(), "{count}");
+        }
+    }
+
+    #[test]
+    fn every_changed_letter_is_found() {
+        // Goal: damage anywhere is told and never taken for other times, nor does it make us ask
+        // for memory without end. Method: changes each letter of a histogram, and cuts it short.
+        let (_, good) = line_of(&times((0..1000).map(|n| n * n)));
+        for at in 0..good.len() {
+            let other = if good.as_bytes()[at] == b'Q' {
+                "R"
+            } else {
+                "Q"
+            };
+            let bad = format!("{}{other}{}", &good[..at], &good[at + 1..]);
+            if let Ok(read) = decode(&bad) {
+                // The length in front is not covered, nor needed.
+                let original = decode(&good).unwrap();
+                assert!(read.histogram() == original.histogram(), "letter {at}");
+            }
+            assert!(decode(&good[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn other_histograms_are_not_ours() {
+        // Goal: what another tool may write is refused in words. Method: one without compression,
+        // and one of longer times than ours can be.
+        let mut plain = Vec::new();
+        let mut serializer = hdrhistogram::serialization::V2Serializer::new();
+        let mut long = Histogram::<u64>::new_with_bounds(1, 1 << 60, 3).unwrap();
+        long.record(1 << 59).unwrap();
+        let written = serializer.serialize(&long, &mut plain);
+        assert!(written.is_ok());
+        assert!(
+            decode(&STANDARD.encode(&plain))
+                .unwrap_err()
+                .contains("version")
+        );
+        let mut packed = Vec::new();
+        let written = V2DeflateSerializer::new().serialize(&long, &mut packed);
+        assert!(written.is_ok());
+        assert!(
+            decode(&STANDARD.encode(&packed))
+                .unwrap_err()
+                .contains("longer")
+        );
+    }
+
+    #[test]
+    fn an_encoder_takes_all_intervals_in_turn() {
+        // Goal: lines come in the order of the intervals, three for a scheduled one. Method: two.
+        let encoder = Encoder::start();
+        for second in 0..2 {
+            let start_ns = second * 1_000_000_000;
+            let end_ns = start_ns + 1_000_000_000;
+            let mut interval = Interval::of(start_ns, end_ns, times(1..3), times(1..2));
+            interval.add_lateness(&times(1..2));
+            encoder.push(interval);
+        }
+        let text = String::from_utf8(encoder.finish().0).unwrap();
+        let starts: Vec<&str> = text
+            .lines()
+            .map(|line| &line[..line.len().min(14)])
+            .collect();
+        let begins = |at: usize, text: &str| starts[at].starts_with(text);
+        assert_eq!(starts.len(), 6);
+        assert!(
+            begins(0, "0.000,1.000,") && begins(1, "Tag=service,0.") && begins(2, "Tag=lateness,0")
+        );
+        assert!(
+            begins(3, "1.000,1.000,") && begins(4, "Tag=service,1.") && begins(5, "Tag=lateness,1")
+        );
+    }
+}
