@@ -406,6 +406,9 @@ mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixStream;
 
+    /// How long to wait for what must come about.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
     /// A ring, or `None` where there is none to be had.
     fn ring() -> Option<Ring> {
         let ring = Ring::new();
@@ -417,11 +420,13 @@ mod tests {
 
     /// Waits for the next completion.
     fn next(ring: &mut Ring) -> Completion {
+        let begin = Instant::now();
         loop {
             if let Some(completion) = ring.next() {
                 return completion;
             }
-            ring.wait(Some(Duration::from_secs(30))).unwrap();
+            assert!(begin.elapsed() < PATIENCE, "nothing completes");
+            ring.wait(Some(PATIENCE)).unwrap();
         }
     }
 
