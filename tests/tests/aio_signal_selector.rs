@@ -112,6 +112,19 @@ fn a_ring_that_takes_nothing_for_a_while_loses_nothing() {
     }
 }
 
+#[test]
+fn what_a_send_leaves_over_is_sent_as_well() {
+    // Goal: an operation may do less than it was told, and the rest is not forgotten. Method: a
+    // buffer larger than the kernel's own, and a peer that reads slowly, so that no send can take
+    // all of it at once.
+    const BYTES: usize = 12_000_000;
+    let _watchdog = Watchdog::start(120);
+    let server = Server::start(&["--model", "aio", "--buffer", "8000000"]);
+    let bytes = pattern(9, BYTES);
+    assert!(exchange_slowly(&connect(server.address), &bytes) == bytes);
+    assert_eq!(server.stop().count("out"), BYTES as u64);
+}
+
 /// The queue of signals of the server may hold `count` of them.
 fn limit_signals(command: &mut Command, count: u64) {
     let limit = libc::rlimit {
