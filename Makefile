@@ -15,6 +15,10 @@ help: ## This list
 demo: ## The echo server under 400 verified connections for 5 s; ends by itself
 	@$(SCRIPTS)/demo.sh
 
+.PHONY: compare
+compare: ## The server's models side by side: a table, and a report with charts; under five minutes
+	@$(SCRIPTS)/compare.sh $(if $(SWEEP),--sweep)
+
 .PHONY: test
 test: ## All tests, the examples and the documentation's code; under ten minutes
 	@$(SCRIPTS)/test.sh
