@@ -146,7 +146,7 @@ pub(crate) fn memory(comparison: &Comparison) -> Result<Option<Figure>, Error> {
                open and one message answered on each, divided by those answered. Memory that \
                processes share counts once. What the kernel keeps besides (buffers of sockets, \
                its own stacks, page tables) is not in it. Rings belong to models that do not \
-               answer all at once.",
+               answer all at once; a pool has its threads or processes before anybody comes.",
             panels: Vec::new(),
         },
     )?;
