@@ -136,14 +136,18 @@ pub(crate) enum Mark {
     Dots,
 }
 
+/// How wide rows are where there is the width of a page, and where two stand beside one another.
+pub(crate) const WIDE: u32 = 1_800;
+pub(crate) const NARROW: u32 = 1_380;
+
 /// A row each, from the top down.
-pub(crate) fn rows(rows: &[Row], axis: &Axis, mark: Mark) -> Result<Svg, Error> {
+pub(crate) fn rows(rows: &[Row], axis: &Axis, mark: Mark, width: u32) -> Result<Svg, Error> {
     let count = rows.len() as f64;
-    let (width, height) = (1_800, ROW * rows.len() as u32 + 130);
+    let height = ROW * rows.len() as u32 + 130;
     draw(width, height, |root| {
         let mut plane = ChartBuilder::on(root)
             .margin_top(10)
-            .margin_right(470)
+            .margin_right(430)
             .x_label_area_size(120)
             .y_label_area_size(270)
             .build_cartesian_2d(axis.from..axis.to, 0.0..count)?;
@@ -160,7 +164,7 @@ pub(crate) fn rows(rows: &[Row], axis: &Axis, mark: Mark) -> Result<Svg, Error> 
                 }
                 Mark::Dots => draw_dots(&mut plane, row, middle, axis.from)?,
             }
-            let name = text(&row.name, (-18, 0), LETTERS, INK, HPos::Right);
+            let name = text(&row.name, (-28, 0), LETTERS, INK, HPos::Right);
             plane.draw_series([EmptyElement::at((axis.from, middle)) + name])?;
             let label = text(&row.label, (22, 0), LETTERS_SMALL, INK, HPos::Left);
             plane.draw_series([EmptyElement::at((place, middle)) + label])?;
@@ -397,7 +401,7 @@ mod tests {
             is_pale: false,
         };
         let axis = Axis::linear("", 1.0, |tick| tick.to_string());
-        let svg = rows(&[row], &axis, Mark::Bar).unwrap();
+        let svg = rows(&[row], &axis, Mark::Bar, WIDE).unwrap();
         assert!(svg.body.contains("&lt;b&gt;&amp;&quot;"), "{}", svg.body);
         assert!(!svg.body.contains("svg>"));
     }

@@ -4,15 +4,16 @@
 
 use std::fmt::{self, Write};
 
-use crate::compare::charts::{Error, Svg};
+use crate::compare::charts::{Error, NARROW, Svg};
 use crate::compare::page::escape;
-use crate::compare::palette::{self, INK, MUTED, hex};
+use crate::compare::palette::{self, Family, INK, MUTED, hex};
 use crate::compare::plots;
 use crate::compare::results::Comparison;
 
 const MARGIN: u32 = 70;
 const GAP: u32 = 80;
 const TITLE: u32 = 100;
+const HEAD: u32 = 90;
 const FOOT: u32 = 70;
 
 /// The whole picture; nothing if nothing was measured.
@@ -21,11 +22,11 @@ pub(crate) fn svg(comparison: &Comparison) -> Result<Option<String>, Error> {
         return Ok(None);
     }
     let mut figures = vec![
-        plots::throughput(comparison)?,
-        plots::latency(comparison)?,
-        plots::effort(comparison)?,
+        plots::throughput(comparison, NARROW)?,
+        plots::latency(comparison, NARROW)?,
+        plots::effort(comparison, NARROW)?,
     ];
-    figures.extend(plots::memory(comparison)?);
+    figures.extend(plots::memory(comparison, NARROW)?);
     let charts: Vec<(&str, &Svg)> = figures
         .iter()
         .flat_map(|figure| figure.panels.iter().map(|panel| (figure.title, &panel.svg)))
@@ -46,7 +47,7 @@ fn write_picture(
     let chart_height = charts.iter().map(|(_, svg)| svg.height).max().unwrap_or(0);
     let lines = charts.len().div_ceil(2) as u32;
     let width = 2 * MARGIN + 2 * chart_width + GAP;
-    let height = MARGIN + lines * (TITLE + chart_height + GAP) + FOOT;
+    let height = MARGIN + HEAD + lines * (TITLE + chart_height + GAP) + FOOT;
     writeln!(
         text,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
@@ -59,9 +60,10 @@ fn write_picture(
         height / 2,
         palette::dark_rules(),
     )?;
+    write_legend(text, comparison)?;
     for (number, (title, svg)) in (0..).zip(charts) {
         let x = MARGIN + (number % 2) * (chart_width + GAP);
-        let y = MARGIN + (number / 2) * (TITLE + chart_height + GAP);
+        let y = MARGIN + HEAD + (number / 2) * (TITLE + chart_height + GAP);
         writeln!(
             text,
             "<text x=\"{x}\" y=\"{}\" font-size=\"46\" font-weight=\"600\" fill=\"{}\">{}</text>\n\
@@ -96,6 +98,30 @@ fn write_picture(
     )
 }
 
+/// Which colour stands for which family.
+fn write_legend(text: &mut String, comparison: &Comparison) -> fmt::Result {
+    let mut x = MARGIN;
+    for family in Family::ALL {
+        let mut models = plots::measured(comparison).into_iter();
+        if models.all(|(model, _)| Family::of(&model.name) != family) {
+            continue;
+        }
+        let title = family.title();
+        writeln!(
+            text,
+            "<rect x=\"{x}\" y=\"{MARGIN}\" width=\"28\" height=\"28\" rx=\"5\" fill=\"{}\"/>\n\
+             <text x=\"{}\" y=\"{}\" font-size=\"30\" fill=\"{}\">{title}</text>",
+            hex(family.colour()),
+            x + 42,
+            MARGIN + 25,
+            hex(INK),
+        )?;
+        // Letters are not measured: these are about as wide as most fonts have them.
+        x += 42 + 17 * title.len() as u32 + 40;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +134,7 @@ mod tests {
         let picture = svg(&comparison).unwrap().unwrap();
         assert_eq!(picture.matches("<svg ").count(), 5);
         assert_eq!(picture.matches("</svg>").count(), 5);
+        assert!(picture.contains("Green threads") && !picture.contains("told by the kernel"));
         assert!(picture.contains("How many requests a second?"));
         comparison.models.clear();
         assert!(svg(&comparison).unwrap().is_none());

@@ -7,7 +7,7 @@
 //!
 //! Deliberately not here: how a chart is drawn (`charts`).
 
-use crate::compare::charts::{self, Axis, Error, Line, Mark, Row, Svg};
+use crate::compare::charts::{self, Axis, Error, Line, Mark, Row, Svg, WIDE};
 use crate::compare::palette::{self, Family};
 use crate::compare::results::{Comparison, ModelResult, Trial};
 use crate::compare::table::{bytes, rate};
@@ -45,12 +45,12 @@ pub(crate) fn figures(comparison: &Comparison) -> Result<Vec<Figure>, Error> {
         return Ok(Vec::new());
     }
     let mut figures = vec![
-        throughput(comparison)?,
-        latency(comparison)?,
+        throughput(comparison, WIDE)?,
+        latency(comparison, WIDE)?,
         distribution(comparison)?,
-        effort(comparison)?,
+        effort(comparison, WIDE)?,
     ];
-    figures.extend(memory(comparison)?);
+    figures.extend(memory(comparison, WIDE)?);
     if comparison.settings.steps.len() > 1 {
         figures.push(sweep_of_rates(comparison)?);
         figures.push(sweep_of_times(comparison)?);
@@ -58,7 +58,7 @@ pub(crate) fn figures(comparison: &Comparison) -> Result<Vec<Figure>, Error> {
     Ok(figures)
 }
 
-pub(crate) fn throughput(comparison: &Comparison) -> Result<Figure, Error> {
+pub(crate) fn throughput(comparison: &Comparison, width: u32) -> Result<Figure, Error> {
     let mut models = measured(comparison);
     models.sort_by(|one, other| other.1.requests_per_s.total_cmp(&one.1.requests_per_s));
     let most = models
@@ -70,6 +70,7 @@ pub(crate) fn throughput(comparison: &Comparison) -> Result<Figure, Error> {
     });
     bars(
         Mark::Bar,
+        width,
         &rows,
         &axis,
         Figure {
@@ -83,7 +84,7 @@ pub(crate) fn throughput(comparison: &Comparison) -> Result<Figure, Error> {
     )
 }
 
-pub(crate) fn effort(comparison: &Comparison) -> Result<Figure, Error> {
+pub(crate) fn effort(comparison: &Comparison, width: u32) -> Result<Figure, Error> {
     let mut models = measured(comparison);
     models.sort_by(|one, other| {
         one.1
@@ -100,6 +101,7 @@ pub(crate) fn effort(comparison: &Comparison) -> Result<Figure, Error> {
     });
     bars(
         Mark::Bar,
+        width,
         &rows,
         &axis,
         Figure {
@@ -115,7 +117,7 @@ pub(crate) fn effort(comparison: &Comparison) -> Result<Figure, Error> {
 }
 
 /// Nothing if the memory is known of nobody.
-pub(crate) fn memory(comparison: &Comparison) -> Result<Option<Figure>, Error> {
+pub(crate) fn memory(comparison: &Comparison, width: u32) -> Result<Option<Figure>, Error> {
     let each = |model: &ModelResult| model.audience?.bytes_per_connection;
     let mut models = measured(comparison);
     models.retain(|(model, _)| each(model).is_some());
@@ -136,6 +138,7 @@ pub(crate) fn memory(comparison: &Comparison) -> Result<Option<Figure>, Error> {
     });
     let figure = bars(
         Mark::Dots,
+        width,
         &rows,
         &axis,
         Figure {
@@ -154,7 +157,7 @@ pub(crate) fn memory(comparison: &Comparison) -> Result<Option<Figure>, Error> {
 }
 
 /// The distribution in three numbers each.
-pub(crate) fn latency(comparison: &Comparison) -> Result<Figure, Error> {
+pub(crate) fn latency(comparison: &Comparison, width: u32) -> Result<Figure, Error> {
     let mut models = measured(comparison);
     models.sort_by(|one, other| one.1.p99_ns.total_cmp(&other.1.p99_ns));
     let numbers = |trial: &Trial| [trial.p50_ns, trial.p99_ns, trial.p99_9_ns];
@@ -172,6 +175,7 @@ pub(crate) fn latency(comparison: &Comparison) -> Result<Figure, Error> {
     }
     bars(
         Mark::Dots,
+        width,
         &rows,
         &axis,
         Figure {
@@ -332,7 +336,13 @@ fn rows(
     rows.collect()
 }
 
-fn bars(mark: Mark, rows: &[Row], axis: &Axis, mut figure: Figure) -> Result<Figure, Error> {
+fn bars(
+    mark: Mark,
+    width: u32,
+    rows: &[Row],
+    axis: &Axis,
+    mut figure: Figure,
+) -> Result<Figure, Error> {
     let told = rows.iter().map(|row| format!("{} {}", row.name, row.label));
     figure.panels.push(Panel {
         family: None,
@@ -340,7 +350,7 @@ fn bars(mark: Mark, rows: &[Row], axis: &Axis, mut figure: Figure) -> Result<Fig
             "From the best down: {}.",
             told.collect::<Vec<_>>().join("; ")
         ),
-        svg: charts::rows(rows, axis, mark)?,
+        svg: charts::rows(rows, axis, mark, width)?,
     });
     Ok(figure)
 }
