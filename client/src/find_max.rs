@@ -8,8 +8,8 @@
 //! A probe holds if its condition is true, nothing failed, and the replies came at the rate that
 //! was asked for: a server that falls behind may still look fast in a run too short to show it.
 //!
-//! Deliberately not here: how a probe is run (`load`), and doing it again. A probe that had bad
-//! luck makes the answer too low, never too high.
+//! Deliberately not here: how a probe is run (`load`), and trying a rate again. A probe that had
+//! bad luck makes the answer lower; longer probes make it surer.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};

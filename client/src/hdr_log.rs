@@ -101,7 +101,7 @@ pub(crate) struct Lines(Vec<u8>);
 impl Lines {
     fn push(&mut self, interval: &Interval) {
         let start = Duration::from_nanos(interval.start_ns);
-        let elapsed = Duration::from_nanos(interval.end_ns - interval.start_ns);
+        let elapsed = Duration::from_nanos(interval.end_ns.saturating_sub(interval.start_ns));
         self.line(None, start, elapsed, interval.response());
         self.line(Some(SERVICE), start, elapsed, interval.service());
         if let Some(lateness) = interval.lateness().filter(|times| !times.is_empty()) {

@@ -80,10 +80,10 @@ impl Interval {
         }
     }
 
-    /// Counts its time from `origin_ns` on, which was before it.
+    /// Counts its time from `origin_ns` on; what was before that is its beginning.
     pub(crate) fn count_from(&mut self, origin_ns: u64) {
-        self.start_ns -= origin_ns;
-        self.end_ns -= origin_ns;
+        self.start_ns = self.start_ns.saturating_sub(origin_ns);
+        self.end_ns = self.end_ns.saturating_sub(origin_ns);
     }
 
     pub(crate) fn service(&self) -> &Times {

@@ -44,7 +44,7 @@ impl Timeline {
     pub(crate) fn push(&mut self, interval: Interval) {
         let (response, service) = (interval.response(), interval.service());
         // An empty interval is nothing to divide by.
-        let elapsed_ns = (interval.end_ns - interval.start_ns).max(1);
+        let elapsed_ns = interval.end_ns.saturating_sub(interval.start_ns).max(1);
         let elapsed_s = elapsed_ns as f64 / 1e9;
         let answered = response.histogram().len();
         self.rows.push(Row {
