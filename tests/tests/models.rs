@@ -37,6 +37,7 @@ macro_rules! models {
                 echoes_odd_sizes_to_slow_readers,
                 serves_many_clients,
                 survives_resets,
+                urgent_data_stays_out_of_the_stream,
                 a_half_closed_peer_gets_every_answer_in_upper_case,
                 a_deaf_peer_costs_one_buffer_and_is_cut_off,
                 stops_under_load_without_a_torn_answer,

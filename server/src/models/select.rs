@@ -35,6 +35,9 @@ use std::time::Duration;
 /// Serves until `stop` says so, sees the connections out, and gives back the books.
 pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io::Result<Summary> {
     listener.set_nonblocking(true)?;
+    for fd in [listener.as_raw_fd(), stop.as_fd().as_raw_fd()] {
+        check(fd)?;
+    }
     let mut options = options.clone();
     options.bound_for_select();
     let mut server = Server {
@@ -111,9 +114,7 @@ impl Server {
 
     /// Sees that a new connection can be watched. The next round puts it into the sets.
     fn start(&mut self, fd: RawFd) {
-        if fd >= FD_BOUND {
-            // Somebody has left this process many open descriptors.
-            let error = io::Error::other("select watches descriptors up to 1023 only");
+        if let Err(error) = check(fd) {
             self.service.refuse(fd, &error);
         }
     }
@@ -150,6 +151,16 @@ fn echo(connection: &mut Connection, ready: Interest, upper: bool) -> io::Result
 /// The first descriptor that does not fit into a set.
 const FD_BOUND: RawFd = libc::FD_SETSIZE as RawFd;
 
+/// Sees that a descriptor fits into a set. With at most as many connections as there may be, it
+/// does, unless whoever started this process has left it many open ones.
+fn check(fd: RawFd) -> io::Result<()> {
+    if fd < FD_BOUND {
+        return Ok(());
+    }
+    let message = format!("select watches descriptors below {FD_BOUND} only, and this is {fd}");
+    Err(io::Error::new(ErrorKind::Unsupported, message))
+}
+
 /// The question and, after the wait, the answer.
 struct Sets {
     readable: libc::fd_set,
@@ -170,10 +181,7 @@ impl Sets {
     }
 
     fn insert(&mut self, fd: RawFd, interest: Interest) {
-        assert!(
-            (0..FD_BOUND).contains(&fd),
-            "descriptor {fd} is not refused"
-        );
+        assert!((0..FD_BOUND).contains(&fd), "descriptor {fd} was checked");
         let sets = [
             (interest.read, &mut self.readable),
             (interest.write, &mut self.writable),

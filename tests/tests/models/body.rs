@@ -13,6 +13,7 @@ use crate::process::{Outcome, Process, Server, eventually, limit_descriptors};
 use crate::table::{MANY, Model};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -124,6 +125,41 @@ pub(crate) fn survives_resets(model: Model) {
     let outcome = finish(server);
     let resets = outcome.count("connection reset") + outcome.count("broken pipe");
     assert!(resets > 0, "{}", outcome.output);
+}
+
+pub(crate) fn urgent_data_stays_out_of_the_stream(model: Model) {
+    // Goal: a byte sent with MSG_OOB, which is no part of the stream, does not get into it, and
+    // does not keep the server busy. Method: one amid a message; the processor time of a while in
+    // which there is nothing to do.
+    let server = model.start(&[]);
+    let mut stream = connect(server.address);
+    stream.write_all(b"before").unwrap();
+    send_urgent(&stream, b'!');
+    stream.write_all(b"after").unwrap();
+    let mut answer = [0; 11];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"beforeafter");
+    if model.sleeps {
+        // Once more, as the last byte: nothing that is read behind it takes it out of the way.
+        send_urgent(&stream, b'!');
+        let ticks_before = server.processor_ticks();
+        thread::park_timeout(Duration::from_millis(500));
+        let ticks = server.processor_ticks() - ticks_before;
+        assert!(ticks <= 10, "{ticks} hundredths of a second");
+    }
+    exchange(&stream, b"and more");
+    drop(stream);
+    let outcome = finish(server);
+    assert_eq!(outcome.count("in"), 19, "{}", outcome.output);
+    assert!(outcome.is_free_of_errors(), "{}", outcome.output);
+}
+
+/// Sends one byte beside the stream.
+fn send_urgent(stream: &TcpStream, byte: u8) {
+    let fd = stream.as_raw_fd();
+    // SAFETY: the pointer is to one byte that lives through the call.
+    let sent = unsafe { libc::send(fd, (&raw const byte).cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1);
 }
 
 pub(crate) fn a_half_closed_peer_gets_every_answer_in_upper_case(model: Model) {
