@@ -51,3 +51,18 @@ pub(crate) fn timeout_ms(timeout: Option<Duration>) -> i32 {
         i32::try_from(ms).unwrap_or(i32::MAX)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_out_is_never_cut_short() {
+        // Goal: a wait lasts until the deadline. Method: fractions, none at all, and the longest.
+        assert_eq!(timeout_ms(None), -1);
+        assert_eq!(timeout_ms(Some(Duration::ZERO)), 0);
+        assert_eq!(timeout_ms(Some(Duration::from_nanos(1))), 1);
+        assert_eq!(timeout_ms(Some(Duration::from_micros(1001))), 2);
+        assert_eq!(timeout_ms(Some(Duration::MAX)), i32::MAX);
+    }
+}
