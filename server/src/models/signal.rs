@@ -373,3 +373,51 @@ fn check(result: libc::c_int) -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+    const NOW: Option<Duration> = Some(Duration::ZERO);
+
+    #[test]
+    fn a_signal_tells_which_socket_and_what_for() {
+        // Goal: what the kernel fills in is understood. Method: one of two sockets gets a byte, and
+        // then the other one has its end.
+        let signals = Signals::block().unwrap();
+        let (mut first, mut at_first) = UnixStream::pair().unwrap();
+        let (second, at_second) = UnixStream::pair().unwrap();
+        for socket in [&first, &second] {
+            signals.ask(socket.as_raw_fd()).unwrap();
+        }
+        assert_eq!(signals.wait(NOW).unwrap(), None);
+        at_first.write_all(b"x").unwrap();
+        let is_read = |signal, socket: &UnixStream| match signal {
+            Some(Signal::Ready(fd, ready)) => fd == socket.as_raw_fd() && ready.read,
+            _ => false,
+        };
+        assert!(is_read(signals.wait(PATIENCE).unwrap(), &first));
+        assert_eq!(signals.wait(NOW).unwrap(), None, "it is told once");
+        first.read_exact(&mut [0]).unwrap();
+        drop(at_second);
+        assert!(is_read(signals.wait(PATIENCE).unwrap(), &second));
+    }
+
+    #[test]
+    fn discarded_signals_do_not_come_back() {
+        // Goal: after an overflow the queue is empty. Method: more than one signal, and a look.
+        let signals = Signals::block().unwrap();
+        let (socket, mut other) = UnixStream::pair().unwrap();
+        signals.ask(socket.as_raw_fd()).unwrap();
+        for _ in 0..100 {
+            other.write_all(b"x").unwrap();
+        }
+        signals.discard().unwrap();
+        assert_eq!(signals.wait(NOW).unwrap(), None);
+        other.write_all(b"x").unwrap();
+        assert!(signals.wait(PATIENCE).unwrap().is_some());
+    }
+}
