@@ -96,7 +96,8 @@ impl Options {
         let refuse =
             |words: String| Err(Options::command().error(ErrorKind::ArgumentConflict, words));
         let model = options.model();
-        if options.workers.is_some_and(|count| count.get() > 1) && model.workers().is_none() {
+        let is_told = options.model.is_some() && options.workers.is_some();
+        if is_told && model.workers().is_none() {
             let able = Model::names(|model| model.workers().is_some());
             return refuse(format!(
                 "--model {model} has no number of workers to choose; --workers is for {able}"
@@ -213,7 +214,7 @@ mod tests {
             &["--poller", "slect"],
             &["--model", "gren"],
             &["--model", "green", "--workers", "2"],
-            &["--model", "threads", "--workers", "2"],
+            &["--model", "threads", "--workers", "1"],
             &["--model", "threads", "--poller", "poll"],
         ];
         for arguments in mistakes {
