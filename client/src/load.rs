@@ -21,6 +21,7 @@ use crate::gate::Gate;
 use crate::hostile;
 use crate::measure::{Times, process_cpu_time};
 use crate::net::{SocketAddr, ToSocketAddrs};
+use crate::pacing;
 use crate::progress::Progress;
 use crate::recorder::Recorder;
 use crate::slot::{Slot, State, Totals, lock};
@@ -369,6 +370,9 @@ impl Load {
 
     /// Runs to the end, or until a signal arrives in `signal`.
     pub(crate) fn run(self: &Arc<Load>, signal: &AtomicUsize, progress: &mut Progress) -> Outcome {
+        if self.settings.pace.rate.is_some() {
+            pacing::sharpen_timers();
+        }
         let join = self.settings.style.style.start(self);
         let gang = hostile::start(self);
         let outcome = self.supervise(signal, progress);
