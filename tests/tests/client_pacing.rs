@@ -85,6 +85,18 @@ fn a_rate_is_kept() {
 }
 
 #[test]
+fn a_slow_rate_fills_its_time() {
+    // Goal: a run is not over, and the rate not higher, because the last message was early. Method:
+    // four messages, due in the first three quarters of the time; no timer is early.
+    let address = answer(|request| request.line);
+    let words = ["--connections", "3", "--rate", "4/s", "--duration", "1s"];
+    let ended = client(&address, &words);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(ended.number("schedule/due"), 4);
+    assert!(seconds(&ended, "/window/elapsed_s") >= 1.0);
+}
+
+#[test]
 fn a_rate_bounds_a_fixed_number_of_messages() {
     // Goal: a schedule of so many messages, which takes its time. Method: the last of 200 messages
     // at 1000/s is due after 199 ms, and no timer is early.
