@@ -6,11 +6,13 @@
 //! whatever the server does (an *open* loop): the k-th message of all is due at k/rate, connection
 //! by connection in turn, so the instants are computed from the beginning and do not drift. What
 //! could not be sent in time, because `--depth` messages were in flight, is sent as soon as it can
-//! be, and its response time counts from the instant at which it was due. Rests on prctl(2).
+//! be, and its response time counts from the instant at which it was due. Rests on proc(5)
+//! (`timerslack_ns`).
 //!
 //! Deliberately not here: sleeping (`connection`).
 
 use std::collections::VecDeque;
+use std::fs;
 use std::time::Duration;
 
 use clap::Args;
@@ -132,18 +134,14 @@ fn rate(text: &str) -> Result<Rate, String> {
     })
 }
 
-/// Asks the system to wake this thread, and those that it starts, when it is to be woken and not
-/// up to 50 us later together with others, as Linux does by default (prctl(2), `PR_SET_TIMERSLACK`).
-/// Other systems have no such thing, or none that a program can change.
+/// Where Linux is told how far it may delay a thread's timers to ring them together; 50 us by
+/// default. Other systems have no such file.
+const TIMER_SLACK_FILE: &str = "/proc/self/timerslack_ns";
+
+/// Has the main thread, and those that it starts, woken when they are to be woken.
 pub(crate) fn sharpen_timers() {
-    #[cfg(target_os = "linux")]
-    {
-        let slack_ns: libc::c_ulong = 1;
-        // SAFETY: this command takes a number and touches no memory of ours.
-        let result = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, slack_ns) };
-        if result != 0 {
-            log::warn!("timers stay coarse: {}", std::io::Error::last_os_error());
-        }
+    if let Err(error) = fs::write(TIMER_SLACK_FILE, "1") {
+        log::info!("timers stay as coarse as they are: {TIMER_SLACK_FILE}: {error}");
     }
 }
 
