@@ -2,6 +2,8 @@
 //! clients it must not harm, and against servers that do to it what they should not.
 
 #![cfg(target_os = "linux")]
+// The server's process is looked into through /proc.
+#![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
     reason = "all of this is test code, the helpers too"
@@ -376,7 +378,7 @@ fn their_descriptors_and_ports_are_counted() {
         "{}",
         ended.stderr
     );
-    if cfg!(target_os = "linux") {
+    {
         let words = [
             "--connections",
             "60000",
