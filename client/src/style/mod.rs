@@ -40,8 +40,8 @@ pub(crate) enum Style {
     Green,
     /// An OS thread for each connection, with std's blocking sockets
     Threads,
-    /// One loop around select(2), each message in three parts; as many connections as FD_SETSIZE has
-    /// room for (992 on Linux)
+    /// One loop around select(2), each message in three parts; as many connections as FD_SETSIZE
+    /// has room for (992 on Linux)
     Select,
 }
 
