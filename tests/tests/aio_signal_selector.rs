@@ -223,6 +223,28 @@ fn signals_of_the_past_and_of_strangers_do_no_harm() {
 }
 
 #[test]
+fn a_broken_listener_ends_the_server() {
+    // Goal: an error that no accept will ever get over is told, and ends the server, though the
+    // listener stays ready. Method: strace has every accept fail in such a way, but for the one
+    // that finds nobody at the start.
+    let _watchdog = Watchdog::start(60);
+    for (model, attempts) in [("selector", "1+"), ("signal", "2+")] {
+        let tampering = format!("inject=accept4:error=EINVAL:when={attempts}");
+        let Some(mut command) = tampered(model, &[&tampering]) else {
+            return;
+        };
+        // It reports the listener before anything else, every time.
+        command.env("RUNTIME_POLLER", "poll");
+        let server = Server::spawn(command);
+        let _nobody = connect(server.address);
+        let outcome = server.wait();
+        assert_eq!(outcome.status.code(), Some(1), "{model}: {}", outcome.log);
+        assert!(outcome.output.contains("stopped by a failure"), "{model}");
+        assert!(outcome.log.contains("Invalid argument"), "{}", outcome.log);
+    }
+}
+
+#[test]
 fn the_selector_stands_on_every_poller() {
     // Goal: callbacks come over each poller, and select never meets a descriptor that it cannot
     // watch. Method: exchanges over each, and more clients than select has room for.

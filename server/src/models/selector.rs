@@ -70,6 +70,8 @@ pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io
             }
             failure = Some(error);
             stop.request();
+            // Now, and not when its callback is called: whatever has failed may come before it.
+            server.stop(bell, Interest::READ)?;
         }
     }
     Ok(server.service.summary(failure))
