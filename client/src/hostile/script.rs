@@ -7,11 +7,16 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read};
+use std::time::{Duration, Instant};
 
 use super::peer::{End, Peer};
+use crate::flight::ROOM_BYTES;
 use crate::message::{Letters, Message, Origin, Wording};
 use crate::net::TcpStream;
 use crate::verify::{Context, Progress, compare};
+
+/// How long the rest of a wrong answer is waited for.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// What one connection sends, one message after the other.
 pub(super) struct Script<'a> {
@@ -108,7 +113,8 @@ impl<'a> Script<'a> {
         self.was_answered.set(true);
         match compare(&burst.expected[burst.right..], &piece[..count]) {
             Progress::Wrong { at } => {
-                return Err(End::Wrong(self.describe(burst, &piece[..count], at)));
+                let received = await_rest(stream, burst, &piece[..count]);
+                return Err(End::Wrong(self.describe(burst, &received, at)));
             }
             Progress::Partial | Progress::Complete => burst.right += count,
         }
@@ -165,6 +171,26 @@ impl<'a> Script<'a> {
         let timeout = humantime::format_duration(self.peer.load.settings.timeout);
         self.cut_short(burst, &format!("nothing for {timeout}"))
     }
+}
+
+/// What came, and what comes until all that must come could be there, or nothing does for a while:
+/// it only tells better what is wrong.
+fn await_rest(mut stream: &TcpStream, burst: &Burst, came: &[u8]) -> Vec<u8> {
+    let bytes_max = burst.expected.len() - burst.right + ROOM_BYTES;
+    let end = Instant::now() + GRACE;
+    let mut received = came.to_vec();
+    let mut piece = [0; 4096];
+    while received.len() < bytes_max {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            break;
+        }
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => received.extend_from_slice(&piece[..count]),
+        }
+    }
+    received
 }
 
 /// Whether a time-out of the stream has passed.
