@@ -65,9 +65,9 @@ pub(crate) struct Options {
     #[arg(value_parser = humantime::parse_duration)]
     pub(crate) drain_timeout: Duration,
 
-    /// How many threads or processes serve, in models that have a number of them: thread-pool
-    /// [default: 64], prefork [16], prefork-green and green-workers [the number of processors].
-    /// Without --model, more than one worker means green-workers
+    /// How many threads or processes serve, in models that have a number of them [default: 64 of
+    /// thread-pool, 16 of prefork; of prefork-green and green-workers one a processor]. Without
+    /// --model, more than one worker means green-workers
     #[arg(long, value_name = "N", value_parser = workers)]
     workers: Option<NonZeroUsize>,
 
