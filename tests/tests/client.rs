@@ -18,33 +18,10 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 
-use fake::{Request, answer, for_each_line, serve};
-use run::{Ended, client, client_after, finish, read_until, scratch_file, signal, spawn};
+use fake::{Request, answer, for_each_line, serve, wrong_once};
+use run::{client, client_after, finish, read_until, scratch_file, signal, spawn};
 
 const SOME: &[&str] = &["--connections", "20", "--messages", "10"];
-
-/// One connection failed at its message 5, in this way; the other 19 were not disturbed.
-fn assert_one_failed(ended: &Ended, phase: &str, cause: &str) {
-    assert_eq!(ended.code, Some(1), "{}{}", ended.stdout, ended.stderr);
-    assert_eq!(ended.failures(), [(phase, cause, 1, 1)], "{:#}", ended.json);
-    assert_eq!(ended.number("messages/answered"), 19 * 10 + 5);
-    assert_eq!(ended.number("connections/closed"), 19);
-    assert!(ended.stdout.contains(cause), "{}", ended.stdout);
-}
-
-/// An echo that makes something else of message 5 of connection 3.
-fn wrong_once(change: impl Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static) -> String {
-    answer(
-        move |Request {
-                  connection,
-                  n,
-                  line,
-              }| match (connection, n) {
-            (3, 5) => change(line),
-            _ => line,
-        },
-    )
-}
 
 #[test]
 fn a_right_server_is_right() {
@@ -186,7 +163,7 @@ fn changed_bytes_are_caught() {
             line
         });
         let ended = client(&address, SOME);
-        assert_one_failed(&ended, "verify", "corrupt bytes");
+        ended.assert_one_failed("verify", "corrupt bytes");
         let expected = format!("connection 3, message 5, byte {at}:");
         assert!(
             ended.first_failure().starts_with(&expected),
@@ -207,7 +184,7 @@ fn dropped_bytes_are_caught() {
             line
         });
         let ended = client(&address, SOME);
-        assert_one_failed(&ended, "verify", "missing bytes");
+        ended.assert_one_failed("verify", "missing bytes");
         let expected = format!("{bytes} left out");
         assert!(
             ended.first_failure().contains(&expected),
@@ -224,14 +201,14 @@ fn a_dropped_end_and_a_dropped_reply_are_caught() {
     let words = [SOME, &["--timeout", "300ms"]].concat();
     let end = wrong_once(|line| line[..60].to_vec());
     let ended = client(&end, &words);
-    assert_one_failed(&ended, "receive", "timed out in mid-reply");
+    ended.assert_one_failed("receive", "timed out in mid-reply");
     assert!(
         ended.first_failure().contains("60 of 64 bytes"),
         "{}",
         ended.first_failure()
     );
     let all = wrong_once(|_| Vec::new());
-    assert_one_failed(&client(&all, &words), "receive", "timed out");
+    client(&all, &words).assert_one_failed("receive", "timed out");
 }
 
 #[test]
@@ -266,7 +243,7 @@ fn repeated_replies_are_caught() {
             _ => line,
         },
     );
-    assert_one_failed(&client(&instead, SOME), "verify", "repeated bytes");
+    client(&instead, SOME).assert_one_failed("verify", "repeated bytes");
 }
 
 #[test]
@@ -278,7 +255,7 @@ fn added_bytes_are_caught() {
             line
         });
         let ended = client(&address, SOME);
-        assert_one_failed(&ended, "verify", "extra bytes");
+        ended.assert_one_failed("verify", "extra bytes");
         assert!(
             ended.first_failure().contains("3 that nobody sent"),
             "{}",
@@ -431,14 +408,14 @@ fn resets_and_early_ends_are_told_apart() {
     };
     let ended = client(&ending(|stream, _| fake::reset(stream)), SOME);
     assert_eq!(ended.code, Some(1));
-    assert_one_failed(&ended, "receive", "connection reset by peer (ECONNRESET)");
+    ended.assert_one_failed("receive", "connection reset by peer (ECONNRESET)");
 
     let ended = client(&ending(|stream, _| drop(stream)), SOME);
-    assert_one_failed(&ended, "receive", "closed by the server");
+    ended.assert_one_failed("receive", "closed by the server");
 
     let halfway = ending(|stream, line| fake::end_with(&stream, &line[..30]));
     let ended = client(&halfway, SOME);
-    assert_one_failed(&ended, "receive", "closed by the server in mid-reply");
+    ended.assert_one_failed("receive", "closed by the server in mid-reply");
     assert!(
         ended.first_failure().contains("30 of 64 bytes"),
         "{}",

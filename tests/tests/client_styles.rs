@@ -18,7 +18,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Barrier, Mutex};
 
-use fake::{Request, answer, serve};
+use fake::{Request, answer, serve, wrong_once};
 use run::{Ended, client, finish, read_until, scratch_file, signal, spawn};
 
 const STYLES: [&str; 3] = ["green", "threads", "select"];
@@ -40,29 +40,6 @@ fn assert_clean(style: &str, ended: &Ended, messages: u64) {
     assert_eq!(ended.number("messages/answered"), messages, "{said}");
     assert_eq!(ended.number("latency_ns/count"), messages, "{said}");
     assert!(ended.failures().is_empty());
-}
-
-/// One connection failed at its message 5, in this way; the other 19 were not disturbed.
-fn assert_one_failed(style: &str, ended: &Ended, phase: &str, cause: &str) {
-    let said = format!("{style}: {}{}", ended.stdout, ended.stderr);
-    assert_eq!(ended.code, Some(1), "{said}");
-    assert_eq!(ended.failures(), [(phase, cause, 1, 1)], "{said}");
-    assert_eq!(ended.number("messages/answered"), 19 * 10 + 5, "{said}");
-    assert_eq!(ended.number("connections/closed"), 19, "{said}");
-}
-
-/// An echo that makes something else of message 5 of connection 3.
-fn wrong_once(change: impl Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static) -> String {
-    answer(
-        move |Request {
-                  connection,
-                  n,
-                  line,
-              }| match (connection, n) {
-            (3, 5) => change(line),
-            _ => line,
-        },
-    )
 }
 
 #[test]
@@ -197,7 +174,7 @@ fn wrong_answers_are_caught() {
     for style in STYLES {
         for (change, cause) in changes {
             let ended = some(style, &wrong_once(change), &["--size", "100"]);
-            assert_one_failed(style, &ended, "verify", cause);
+            ended.assert_one_failed("verify", cause);
         }
         let twice = wrong_once(|line| [&line[..], &line].concat());
         let ended = some(style, &twice, &["--size", "100"]);
@@ -257,10 +234,10 @@ fn what_never_comes_is_timed_out() {
     for style in STYLES {
         let words = ["--timeout", "400ms"];
         let all = wrong_once(|_| Vec::new());
-        assert_one_failed(style, &some(style, &all, &words), "receive", "timed out");
+        some(style, &all, &words).assert_one_failed("receive", "timed out");
         let end = wrong_once(|line| line[..60].to_vec());
         let ended = some(style, &end, &words);
-        assert_one_failed(style, &ended, "receive", "timed out in mid-reply");
+        ended.assert_one_failed("receive", "timed out in mid-reply");
         let stays = serve(|mut stream| {
             let mut piece = [0; 4096];
             while let Ok(count @ 1..) = stream.read(&mut piece) {
@@ -281,7 +258,7 @@ fn ends_and_refusals_are_told_apart() {
     for style in STYLES {
         let ends = wrong_once_stream(drop);
         let ended = some(style, &ends, &[]);
-        assert_one_failed(style, &ended, "receive", "closed by the server");
+        ended.assert_one_failed("receive", "closed by the server");
         let resets = wrong_once_stream(fake::reset);
         let ended = some(style, &resets, &[]);
         let (phase, cause, ..) = ended.failures()[0];

@@ -1,6 +1,6 @@
 //! Servers that answer wrongly, or not at all: std's sockets, an OS thread for each connection.
 //!
-//! Test support for `tests/client.rs`. Nothing of the product is in here, so that a mistake of the
+//! Test support for `tests/client*.rs`. Nothing of the product is in here, so that a mistake of the
 //! product cannot hide itself.
 
 use std::io::{BufRead, BufReader, Write};
@@ -40,6 +40,20 @@ pub(crate) fn answer(answer: impl Fn(Request) -> Vec<u8> + Send + Sync + 'static
             stream.write_all(&answer(request)).is_ok()
         });
     })
+}
+
+/// An echo that makes something else of message 5 of connection 3.
+pub(crate) fn wrong_once(change: impl Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static) -> String {
+    answer(
+        move |Request {
+                  connection,
+                  n,
+                  line,
+              }| match (connection, n) {
+            (3, 5) => change(line),
+            _ => line,
+        },
+    )
 }
 
 /// Calls `act` with every line until it answers false or the client ends.

@@ -1,6 +1,6 @@
 //! Runs `client` as a process under a deadline and reads its report.
 //!
-//! Test support for `tests/client.rs`.
+//! Test support for `tests/client*.rs`.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -160,6 +160,17 @@ impl Ended {
         self.json["failures"][0]["first"]
             .as_str()
             .expect("a failure is described")
+    }
+
+    /// Of twenty connections with ten messages each, one failed at its message 5, in this way; the
+    /// others were not disturbed, and the report says so.
+    pub(crate) fn assert_one_failed(&self, phase: &str, cause: &str) {
+        let said = format!("{:#}\n{}{}", self.json, self.stdout, self.stderr);
+        assert_eq!(self.code, Some(1), "{said}");
+        assert_eq!(self.failures(), [(phase, cause, 1, 1)], "{said}");
+        assert_eq!(self.number("messages/answered"), 19 * 10 + 5, "{said}");
+        assert_eq!(self.number("connections/closed"), 19, "{said}");
+        assert!(self.stdout.contains(cause), "{said}");
     }
 
     /// Every report balances, however the run went.
