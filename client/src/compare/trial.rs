@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use runtime::poller;
 use serde::Deserialize;
 
 use crate::compare::process::{Process, Server, Signal, Trouble};
@@ -157,7 +158,9 @@ pub(crate) fn load(
         .args(["--timeout", &format!("{}ms", timeout.as_millis())])
         .arg("--json")
         .arg(&file)
-        .env_remove("RUST_LOG");
+        .env_remove("RUST_LOG")
+        // It chooses what models stand on. What measures them is always the same.
+        .env_remove(poller::ENVIRONMENT_VARIABLE);
     let mut process = Process::start(command, processors, signal)?;
     process.discard_output();
     let status = process.wait(length + 2 * PATIENCE);

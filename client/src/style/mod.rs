@@ -14,6 +14,7 @@ mod threads;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use runtime::poller::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::SPARE_DESCRIPTORS;
@@ -49,13 +50,22 @@ impl Options {
     /// What is wrong with the style for so many connections.
     pub(crate) fn contradiction(&self, connections: u32) -> Option<String> {
         let most = libc::FD_SETSIZE as u64 - SPARE_DESCRIPTORS;
-        (self.style == Style::Select && u64::from(connections) > most).then(|| {
-            format!(
-                "select has room for descriptors below {} (FD_SETSIZE), which are {most} \
-                 connections and not {connections}: ask for --style green, or for fewer",
-                libc::FD_SETSIZE
-            )
-        })
+        if u64::from(connections) <= most {
+            return None;
+        }
+        let remedy = match self.style {
+            Style::Select => "ask for --style green",
+            // The same limit in another place. A name that is none is told when the runtime starts.
+            Style::Green if matches!(Kind::from_environment(), Ok(Kind::Select)) => {
+                "do without RUNTIME_POLLER=select"
+            }
+            Style::Green | Style::Threads => return None,
+        };
+        Some(format!(
+            "select has room for descriptors below {} (FD_SETSIZE), which are {most} connections \
+             and not {connections}: {remedy}, or ask for fewer",
+            libc::FD_SETSIZE
+        ))
     }
 }
 
