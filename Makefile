@@ -4,6 +4,7 @@
 .DEFAULT_GOAL := help
 SCRIPTS := tests/scripts
 PEERS := tests/peers/Cargo.toml
+POLLERS := epoll poll select
 
 .PHONY: help
 help: ## This list
@@ -25,7 +26,7 @@ test: ## All tests, the examples and the documentation's code; under ten minutes
 
 .PHONY: test-pollers
 test-pollers: ## All tests on each of Linux's pollers: epoll, poll, select
-	@for poller in epoll poll select; do $(SCRIPTS)/test.sh RUNTIME_POLLER=$$poller || exit 1; done
+	@for poller in $(POLLERS); do $(SCRIPTS)/test.sh RUNTIME_POLLER=$$poller || exit 1; done
 
 .PHONY: check-targets
 check-targets: ## Type-check for FreeBSD, NetBSD, OpenBSD, macOS (installs a compiler on Debian)
