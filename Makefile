@@ -17,7 +17,7 @@ demo: ## The echo server under 400 verified connections for 5 s; ends by itself
 	@$(SCRIPTS)/demo.sh
 
 .PHONY: compare
-compare: ## The server's models side by side: a table, and a report with charts; under five minutes
+compare: ## The server's models side by side: a table and charts (SWEEP=1: at 1 to 2,000 connections)
 	@$(SCRIPTS)/compare.sh $(if $(SWEEP),--sweep)
 
 .PHONY: test
@@ -49,5 +49,5 @@ bench: ## The comparison with other runtimes, as one table of ratios (QUICK=1: a
 	cargo run --quiet --release --manifest-path $(PEERS) -- $(if $(QUICK),--quick)
 
 .PHONY: ci
-ci: ## What the continuous integration runs: everything above but the demo and the full bench
+ci: ## What the continuous integration runs: all of these but demo and compare, and bench with QUICK=1
 	bash .ci/run

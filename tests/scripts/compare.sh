@@ -9,5 +9,7 @@ need_cargo
 say "building (release)"
 cargo build --release --package server --package client
 target=$(target_directory)
-say "comparing the models; it takes three to four minutes"
+time="three to four minutes"
+[[ " $* " != *" --sweep "* ]] || time="some ten minutes"
+say "comparing the models; it takes $time"
 exec "$target/release/client" compare --html "$target/compare.html" "$@"
