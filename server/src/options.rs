@@ -21,14 +21,19 @@ const WORKERS_MAX: usize = 1024;
 /// select cannot watch a descriptor from 1024 on. Two dozen are left for the server's own.
 const SELECT_CONNECTIONS_MAX: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not 0");
 
-/// Sends back every byte it is sent, to many clients at once, by any of the ways there are to do
-/// that.
+/// Sends back every byte it is sent, to many clients at once, in any of sixteen I/O models.
 #[derive(Clone, Debug, Parser)]
 #[command(
     version,
     after_help = "\
 SIGINT or SIGTERM stop the server gracefully: it stops accepting, answers what it has been sent,
-says goodbye to the idle, prints a summary and exits with 0. A second signal ends it at once.
+closes the idle connections, prints a summary and exits with 0. A second signal ends it at once.
+
+Exit codes:
+  0         it was stopped
+  1         it could not start, or had to give up; the reason is on standard error
+  2         the command line is wrong
+  130, 143  a second SIGINT or SIGTERM ended it
 
 RUST_LOG=info tells of every connection, RUST_LOG=trace of every step of the scheduler and the
 reactor."
@@ -55,19 +60,19 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<NonZeroUsize>,
 
-    /// End a connection on which nothing could be read, or nothing written, for so long
+    /// End a connection on which nothing could be read, or nothing written, for this long
     /// [default: never]
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub(crate) idle_timeout: Option<Duration>,
 
-    /// Allow connections so much time to finish when the server is stopped, then cut them off
+    /// Give connections this long to finish when the server is stopped, then cut them off
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(crate) drain_timeout: Duration,
 
-    /// How many threads or processes serve, in models that have a number of them [default: 64 of
-    /// thread-pool, 16 of prefork; of prefork-green and green-workers one a processor]. Without
-    /// --model, more than one worker means green-workers
+    /// How many threads or processes serve, in models with a fixed number of them [default: 64 for
+    /// thread-pool, 16 for prefork, one for each processor for prefork-green and green-workers].
+    /// Without --model, more than one worker means green-workers
     #[arg(long, value_name = "N", value_parser = workers)]
     workers: Option<NonZeroUsize>,
 
