@@ -1,9 +1,9 @@
 //! What an error of accept means: something is wrong with a peer, with this system or with us.
 //!
 //! When the system is short of descriptors or memory, accept fails and the connection stays in the
-//! queue, so the listener stays readable: who simply tried again would spin. So it is tried again
-//! when a connection has ended, which may have freed what was lacking, and at the latest after a
-//! pause, as it may also have been lacking elsewhere.
+//! queue. The listener then stays readable, and a server that simply tried again would spin. So it
+//! tries again when one of its connections has ended, which may have freed what was lacking, and at
+//! the latest after a pause, because another process may have freed it.
 //!
 //! Man pages: accept(2) (ERRORS, "Error handling"). Deliberately not here: the waiting, which each
 //! model does in its own way.

@@ -13,8 +13,8 @@
 //! unsent.
 //!
 //! Man pages: tcp(7) (SIOCOUTQNSD is described in the kernel's sources only). Deliberately not
-//! here: the waiting itself, which each
-//! model does in its own way, and the drain time-out, which ends this in any case.
+//! here: the waiting itself, which each model does in its own way, and the drain time-out, which
+//! ends this in any case.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};

@@ -1,10 +1,11 @@
 //! The echo server: reads its options, listens, serves until it is told to stop, prints the books.
 //!
 //! Where to read on: each file of `models` is a whole server, a page or two; `models/green.rs` is
-//! the one that runs if nobody chooses. Around them, one matter a file: in the other directories
-//! what models of one family share, and beside them what all share: `drain` and `farewell` (a
-//! graceful stop), `stop` (signals), `listen` (the listening socket), `accept_error`, `ending` and
-//! `summary` (the books).
+//! the one that runs if nobody chooses. The other directories hold what models of one family share:
+//! `blocking`, `green`, `ready` (event loops), `process`, `ring` (io_uring). Beside them is what
+//! all share, one matter a file: `drain` and `farewell` (a graceful stop), `stop` (signals),
+//! `listen` (the listening socket), `accept_error`, `wait`, `ending` and `summary` (the books: what
+//! was served, counted).
 //!
 //! Deliberately not here: anything that runs once a message.
 

@@ -1,11 +1,11 @@
 //! When to stop: the first SIGINT or SIGTERM asks for a graceful stop, the second ends the process.
 //!
 //! A signal handler may do next to nothing (signal-safety(7)). Ours, which are signal-hook's, note
-//! the signal and write to a pipe; the second one ends the process there and then, even if nothing
-//! in it ever waits again. Nobody reads from the pipe, so once a stop was requested it is readable
-//! for ever: everybody who watches it learns of the stop, however late and in whichever way they
-//! wait. A green thread or an OS thread calls [`Stop::wait`], an event loop watches the descriptor
-//! beside its sockets.
+//! the signal and write to a pipe (two connected sockets); the second one ends the process there
+//! and then, even if nothing in it ever waits again. Nobody reads from the pipe, so once a stop was
+//! requested it is readable for ever: everybody who watches it learns of the stop, however late and
+//! in whichever way they wait. A green thread or an OS thread calls [`Stop::wait`], an event loop
+//! watches the descriptor beside its sockets.
 //!
 //! No OS thread waits for the signals: a process with two of them shares its table of descriptors,
 //! and then the kernel counts the users of a descriptor in every single call. That is 2 % of an
@@ -14,8 +14,8 @@
 //! A forked child must not go on with the parent's: its signals would be written to the parent's
 //! pipe. It gets one of its own ([`Stop::renewed_in_child`]).
 //!
-//! Man pages: signal(7), signal-safety(7), pipe(7), unix(7), fork(2). Deliberately not here: what a
-//! stop consists of (see `drain`).
+//! Man pages: signal(7), signal-safety(7), socketpair(2), unix(7), fork(2). Deliberately not here:
+//! what a stop consists of (see `drain`).
 
 use log::error;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};

@@ -2,9 +2,9 @@
 //!
 //! All other models wait until a socket is ready, and then make a call that does something. Here
 //! the call comes first: "receive into this buffer", "send this", "accept the next". The kernel
-//! does it when it can, and a completion tells the result. There is no readiness and no attempt in
-//! vain, and what has gathered since the last wait, for however many connections, is handed over
-//! together with the next one: one system call a round (`io_uring_enter`), however much it does.
+//! does it when it can, and a completion tells the result. There is no readiness, and no attempt in
+//! vain. Whatever the connections want to have done is gathered, and handed over with the next
+//! wait: one system call a round (`io_uring_enter`), however much it does.
 //!
 //! The price is that an operation keeps its buffer until it has completed, so every connection that
 //! waits for its peer has lent one out, and nothing may be closed or freed before that. A
@@ -14,8 +14,8 @@
 //! Right when Linux is new (5.11; at its best from 6.1 on), when there are many messages at a time,
 //! or when files are to be read as well, of which no poller knows whether they are ready.
 //!
-//! Wrong where it may not be used: many a container and a hardened system forbid it. Then it ends
-//! with a message that says so.
+//! Wrong where it may not be used: many containers and hardened systems forbid io_uring. There the
+//! server does not start, and a message says why.
 //!
 //! Man pages: io_uring(7), io_uring_enter(2). Deliberately not here: the ring (`ring`), what all
 //! event loops share (`ready`); buffers of which the kernel picks one when something arrives, so

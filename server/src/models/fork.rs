@@ -10,7 +10,7 @@
 //!
 //! Two descriptors lead to each socket after the fork. The parent closes its copy at once: as long
 //! as it is open the peer never sees the end of the stream. The child closes its copy of the
-//! listener, or nobody could have the port while it lives.
+//! listener, or the port would stay taken for as long as the child lives.
 //!
 //! A child that has ended stays in the table of processes, as a zombie, until its parent asks how
 //! it ended. So the parent waits for the listener, for the news of a death, and for the stop, all

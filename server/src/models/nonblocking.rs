@@ -8,8 +8,8 @@
 //! What is missing is a way to wait. A round in which nothing has happened was for nothing, and
 //! the next one begins at once: the loop always costs a whole processor, busy or not, by its
 //! nature. A sleep between rounds would only trade this for answers that come late; it is left
-//! out, so that it can be seen what the other event loops are for. The rest of the machine is
-//! spared a little: after such a round whoever else wants the processor may have it.
+//! out, so that it can be seen what the other event loops are for. All that is done for the rest of
+//! the machine is that after such a round the processor is offered to whoever else wants it.
 //!
 //! Right when there is a processor to spare, connections are few and always busy, and every
 //! microsecond counts: nothing has to be woken up.

@@ -3,7 +3,7 @@
 //!
 //! Unlike select's sets, the list (an array of `pollfd`) has a place for the question and another
 //! for the answer, so it is not made anew for each wait: it changes only when a connection comes,
-//! goes, or wants something else. And it can be as long as need be. Here a descriptor's place in
+//! goes, or wants something else. And it can have any length. Here a descriptor's place in
 //! it is its own number, and an entry of -1 is one that the kernel passes over. A socket is watched
 //! for room to write only while there is something to send that the kernel did not take: nearly
 //! every socket can be written to nearly always, and poll would never wait.

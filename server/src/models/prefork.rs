@@ -5,8 +5,9 @@
 //! dear. One that dies takes along its own client only, and is replaced by its parent, who does
 //! nothing else.
 //!
-//! Wrong when there may be more clients at once than processes, or clients that stay: who comes to
-//! a process that has one waits until that one leaves, even if another process has nothing to do.
+//! Wrong when there may be more clients at once than processes, or clients that stay. A client
+//! whose process is serving another one waits until that one leaves, even if a process beside it
+//! has nothing to do.
 //!
 //! Each process has its own listening socket on the same port, with its own queue, and the kernel
 //! chooses one for each connection by a hash of its addresses. With one socket for all, as it was
@@ -15,8 +16,8 @@
 //! and its replacement serves those who wait there. Other systems than Linux share ports in ways of
 //! their own, which need not spread the connections; there, all processes wait for one socket.
 //!
-//! What a process was busy with when it was killed is lost from the books: connections are entered
-//! when they end.
+//! What a process was busy with when it was killed is missing from the books, because connections
+//! are entered when they end.
 //!
 //! Man pages: socket(7) (SO_REUSEPORT), fork(2), listen(2). Deliberately not here: the server
 //! inside (see `blocking`) and keeping the processes alive (`process::supervisor`).

@@ -1,11 +1,11 @@
 //! Signal-driven I/O: a signal comes when something happens to a socket, and tells to which.
 //!
 //! Each socket is asked once to do so (`O_ASYNC`), with a real-time signal (`F_SETSIG`): of those
-//! the kernel keeps a queue, in order, and each carries the descriptor and what has happened. They
-//! are blocked, so no handler ever runs in the middle of something; the loop takes one after the
-//! other from the queue and waits when there is none (`sigtimedwait`). signalfd(2) would take many
-//! at once from a descriptor of its own, but cannot wait with a time-out, and hides that a signal
-//! is all there is to it. The listener and the stop are sockets, too, and treated alike.
+//! the kernel keeps a queue, in order, and each carries the descriptor and what has happened. The
+//! signals are blocked, so no handler ever runs in the middle of something; the loop takes one
+//! after the other from the queue and waits when there is none (`sigtimedwait`). signalfd(2) would
+//! take many at once from a descriptor of its own, but cannot wait with a time-out, and hides that
+//! a signal is all there is to it. The listener and the stop are sockets, too, and treated alike.
 //!
 //! A signal tells that something has changed, and tells it once. Whoever does not use it up must
 //! remember: here that is `is_drained` of each connection, and the list of those to look at

@@ -1,8 +1,8 @@
 //! When a worker that has died is replaced: at once, unless that has just been of no use.
 //!
-//! A worker that dies as soon as it lives would otherwise be born again thousands of times a
-//! second. Each time in a row the next one waits twice as long, and when the last of them has died
-//! as well, whatever kills them is not going away.
+//! A worker that dies as soon as it lives would otherwise be replaced thousands of times a second.
+//! So each replacement in a row waits twice as long as the one before it. When the last of them has
+//! died as well, whatever kills them is not going away, and the server gives up.
 //!
 //! Deliberately not here: the workers (see `models::prefork`).
 

@@ -2,9 +2,9 @@
 //!
 //! A timer that is set again with every message costs more than the message is worth, when nearly
 //! none ever fires. So a connection only remembers the round in which something last came or went,
-//! and now and then all are looked at. The look tells when the next can be worth while: at the time
-//! at which the most idle of them would be due. If it was not idle after all, that look finds a
-//! later one.
+//! and now and then all are looked at. Each look also finds out when the next one is worth while:
+//! when the connection that is most idle now would be due. If something has come or gone on it by
+//! then, that look finds a later time.
 //!
 //! Deliberately not here: what becomes of who is due (see `service`).
 
