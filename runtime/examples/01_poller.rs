@@ -1,7 +1,7 @@
 //! Example 1: a poller, the bottom of the reactor.
 //!
-//! It echoes to one client after another, and the poller is the only place where it waits.
-//! Run it, and talk to it from another terminal: `nc 127.0.0.1 8080`.
+//! It echoes to one client after another, and accepts and reads when the poller says so. (A write
+//! may still wait.) Run it, and talk to it from another terminal: `nc 127.0.0.1 8080`.
 
 use runtime::poller::{self, Events, Interest, Kind, Token, Trigger};
 use std::io::{self, Read, Write};

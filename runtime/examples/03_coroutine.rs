@@ -1,10 +1,8 @@
-//! A coroutine: a function that stops in the middle, hands a value out, and goes on later.
+//! Example 3: a coroutine, a function that stops in the middle, hands a value out, and goes on.
 //!
 //! The function below walks a tree by plain recursion. With an iterator it would have to keep a
 //! list of the nodes still to visit; here that list is its own stack, which stands still between
-//! two values. Exactly this is what a green thread does while it waits for its socket.
-//!
-//! Run it: `cargo run --example 03_coroutine`. Next: `04_green_threads`.
+//! two values. A green thread does exactly this while it waits for its socket.
 
 use runtime::coroutine::{Coroutine, State, Suspender};
 
