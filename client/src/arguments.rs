@@ -28,7 +28,7 @@ counted, never opened again; the others go on.
 Exit codes:
   0    everything sent was answered, right and in order, and every connection ended in order
   1    anything failed, or the run could not start; this comes before 3. With a gate on `failures`
-       that gate decides instead how many may fail
+       that gate decides instead how many of the measured connections may fail
   2    the command line is wrong
   3    a gate (--fail-if) was not met, or nothing was measured to tell; or --find-max found no rate
   130  Ctrl-C: the report so far is printed (a second Ctrl-C ends at once); 143: SIGTERM, the same
@@ -45,8 +45,9 @@ Keys of --json (durations in the unit that ends the name):
   connections   asked = connected + failed + connecting; connected = closed + broken + open
   connect       elapsed_s of all, latency_ns of each
   messages      sent = answered + failed + in_flight
-  window        from when all are connected until the end: elapsed_s, answered, bytes,
-                requests_per_s, bytes_per_s (of replies), longest_silence_ns (without any reply)
+  window        from when all are connected (and --warmup is over) to the end of sending: elapsed_s,
+                answered, bytes, requests_per_s, bytes_per_s (of replies), longest_silence_ns
+                (without any reply)
   schedule      null without --rate; intended_per_s, achieved_per_s, due, unsent, late (over 1 ms),
                 lateness_ns
   latency_ns    count, min, mean, p50, p90, p99, p99_9, max
@@ -56,7 +57,7 @@ Keys of --json (durations in the unit that ends the name):
   failures      list of phase, cause, connections, messages, first (the first one in words)
   hostile       list of kind, connections (at a time), connects, refused, acts (what the kind is
                 there for), ended_by_server (or never answered), sent_bytes, received_bytes,
-                failures (wrong or missing answers), first_refusal, first_failure; of them nothing
+                failures (wrong or missing answers), first_refusal, first_failure; nothing of this
                 is in any other key
   client        cpu_s, cpu_share (1 = one core), cpu_per_request_ns, lag_ns, limit (null, or why the
                 client itself held the rate back)
@@ -71,7 +72,7 @@ Columns of --csv: row (second | total), start_s, elapsed_s, answered, requests_p
 and service_ with min_ns, mean_ns, p50_ns, p90_ns, p99_ns, p99_9_ns, max_ns; in the last row also
 failed_connections, longest_silence_ns, fairness, lag_p99_ns.";
 
-/// The load client: many connections, every reply checked, everything measured.
+/// The load client: many connections to an echo server, every reply checked, everything measured.
 #[derive(Debug, Parser)]
 #[command(name = "client", version, args_conflicts_with_subcommands = true)]
 #[command(after_help = AFTER_HELP)]
