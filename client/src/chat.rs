@@ -36,8 +36,8 @@ use typed::{Cutter, Typed};
 /// What `--help` adds after the options.
 pub(crate) const AFTER_HELP: &str = "\
 Each line goes to the server as it is, and what the server says is shown as it comes. There is a
-prompt if input and output are a terminal; a terminal is shown control characters and what is no
-UTF-8 as \\x1b, a file or a pipe gets the server's bytes.
+prompt if input and output are a terminal. On a terminal control characters, and what is not UTF-8,
+are written as \\x1b; a file or a pipe gets the server's bytes.
 
 Exit codes:
   0    the input ended, or said q, and every line was answered

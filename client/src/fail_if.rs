@@ -1,7 +1,7 @@
 //! The gates of a run (`--fail-if`): what must not be, and whether it was.
 //!
 //! Application, above L4. A gate is a condition that makes the run fail. One whose figure has no
-//! sample is not met either: a gate that nothing came through has kept nothing out.
+//! sample is not met either, because it has not shown that the server is good enough.
 //!
 //! Deliberately not here: the grammar (`condition`), and the exit code (`main`).
 

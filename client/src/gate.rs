@@ -1,4 +1,5 @@
 //! Who waits for whom: the connections for one another before they send, the run for all of them.
+//! (The gates of `--fail-if` are something else, and in `fail_if`.)
 //!
 //! Application on L4. The counts are atomics and the parked are woken through the runtime's
 //! handles, so that green and OS threads may wait together.

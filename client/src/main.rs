@@ -1,8 +1,10 @@
 //! `client`: puts connections on a server, checks every reply, measures.
 //!
-//! Application on L4. Read `connection` first (what one connection does), then `message` and
-//! `verify` (what is sent, and how a reply is checked), `load` (the run around them), `slot` and
-//! `recorder` (its books), and `style` (who runs the connections).
+//! Application on L4, the uppermost layer of the runtime (runtime/ARCHITECTURE.md draws them all);
+//! files that do not wait through its green threads are "above L4". Read `connection` first (what
+//! one connection does), then `message` and `verify` (what is sent, and how a reply is checked),
+//! `load` (the run around them), `slot` and `recorder` (its books), and `style` (who runs the
+//! connections).
 //!
 //! Deliberately not here: anything that another program would use; there is no library.
 

@@ -7,6 +7,9 @@
 //! The replies are a stream: the server may cut and join them anywhere. What arrived is therefore
 //! compared as far as it goes, so that a wrong byte is found when it comes and not when a time-out
 //! ends the wait.
+//!
+//! Deliberately not here: what a message says (`message`), and which replies are still to come
+//! (`flight`).
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -1,9 +1,9 @@
 //! What the person sees: the prompt, and what the server says.
 //!
 //! Application, above L4. A file or a pipe gets the server's bytes as they are. A terminal gets
-//! text: control characters, which could do anything to it (console_codes(4)), and what is no UTF-8
-//! are written as `\x1b`. The server may cut its answer anywhere, so the beginning of a character
-//! is held back until the rest has come.
+//! text: control characters, which could do anything to it (console_codes(4)), and what is not
+//! UTF-8 are written as `\x1b`. The server may cut its answer anywhere, so the beginning of a
+//! character is held back until the rest has come.
 //!
 //! Deliberately not here: waiting. Standard output is written to as any program does; while it
 //! takes nothing, nothing can be shown either.

@@ -1,9 +1,9 @@
 //! `churn`: connects and leaves in order, without a word, again and again.
 //!
 //! Application on L4. Rests on tcp(7): who ends first keeps the port in TIME_WAIT for a minute. A
-//! reset would not, but that is another kind (`reset`), and a server goes another way with it. So
-//! the rate is bounded instead, for all connections of the kind together, to what the ports of
-//! a minute allow (`Kind::connects_per_s_max`).
+//! reset would not, but that is another kind (`reset`), which takes another way through a server.
+//! So the rate is bounded instead, for all connections of the kind together, to what the ports of a
+//! minute allow (`Kind::connects_per_s_max`).
 //!
 //! Deliberately not here: what is common to all kinds (`peer`).
 

@@ -1,8 +1,8 @@
 //! `dribble`: sends its messages one byte at a time, with small pauses, and checks the answers.
 //!
 //! Application on L4. Rests on tcp(7), TCP_NODELAY: each byte is a segment of its own, and costs
-//! the server a wake-up. A server may throw out who is that slow; while it does not, it must answer
-//! right.
+//! the server a wake-up. A server may throw out a client that is so slow; as long as it does not,
+//! its answers must be right.
 //!
 //! Deliberately not here: what is common to all kinds (`peer`), comparing (`script`).
 

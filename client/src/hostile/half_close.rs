@@ -2,8 +2,9 @@
 //! come back by then.
 //!
 //! Application on L4. Rests on shutdown(2). A server that takes the end of the input for the end of
-//! the connection loses answers here. A first message is exchanged in the ordinary way: who is
-//! thrown out before the answer was not wanted, which is no failure; who is cut off after it is.
+//! the connection loses answers here. A first message is exchanged in the ordinary way. A
+//! connection that is thrown out before that answer was not wanted, which is no failure. One that
+//! is cut off after it has lost answers, which is a failure.
 //!
 //! Deliberately not here: what is common to all kinds (`peer`), comparing (`script`).
 

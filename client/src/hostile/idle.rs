@@ -1,8 +1,8 @@
 //! `idle`: connects, says nothing, and holds.
 //!
 //! Application on L4. It costs a server its place among `--max-connections` and whatever it keeps
-//! for a connection. A server with an idle time-out throws it out; what it must not do is say
-//! something to who has not asked.
+//! for a connection. A server with an idle time-out throws it out; what it must not do is send
+//! bytes to a client that has sent none.
 //!
 //! Deliberately not here: what is common to all kinds (`peer`).
 

@@ -2,9 +2,10 @@
 //! start and end.
 //!
 //! Application on L4. Each one is a green thread of the supervisor's OS thread, whatever the style
-//! of the measured ones, and does its one thing again and again from the opening of the window
-//! until the last measured connection has ended; then it is killed where it waits. Every kind has a
-//! file of its own. They are no part of the measured connections' books: they have their own.
+//! of the measured ones. It does its one thing again and again, from when the measured connections
+//! begin to send (the warm-up included) until the last of them has ended; then it is killed where
+//! it waits. Every kind has a file of its own. They are no part of the measured connections' books:
+//! they have their own.
 //!
 //! What ends in order by our own wish leaves a port in TIME_WAIT behind for a minute (tcp(7)), so
 //! kinds that do so are slow enough for the ports to last; `limits` counts them.
@@ -193,7 +194,7 @@ fn parse(text: &str) -> Result<Mix, String> {
 /// All misbehaving connections of a run.
 pub(crate) struct Gang(Vec<JoinHandle<()>>);
 
-/// Starts them; they wait for the window to open.
+/// Starts them; they wait until the measured connections begin to send.
 pub(crate) fn start(load: &Arc<Load>) -> Gang {
     let mut gang = Vec::new();
     // The measured ones have the first numbers.

@@ -1,7 +1,7 @@
 //! What all misbehaving connections have in common: connecting, pauses, and being counted.
 //!
-//! Application on L4. Rests on connect(2). That a server refuses one of them, or throws it out, is
-//! its good right: it is counted, and the connection comes again after a while.
+//! Application on L4. Rests on connect(2). A server may refuse one of them or throw it out: that is
+//! counted, and the connection comes again after a while.
 //!
 //! Deliberately not here: what makes them different (a file for each kind).
 

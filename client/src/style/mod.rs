@@ -1,7 +1,7 @@
 //! Who drives the connections: the styles in which a load client can be written.
 //!
-//! Application, above L4. A style starts whatever threads it needs and answers at once with how to
-//! wait for them. All styles keep the same books (`load`), which are therefore shared between OS
+//! Application, above L4. A style starts whatever threads it needs and returns at once with a way
+//! to wait for them. All styles keep the same books (`load`), which are therefore shared between OS
 //! threads; what happens on a connection is in `connection`, and what is sent and compared in
 //! `message` and `verify`.
 //!

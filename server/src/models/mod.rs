@@ -4,7 +4,9 @@
 //! gives back the books. Models that are alike share a directory of support modules beside this
 //! one, and what all have in common lies there, too, so that a file here holds only what makes its
 //! model what it is: how it waits, accepts, reads and writes. Files have the same shape, so that
-//! comparing two of them shows how their models differ.
+//! comparing two of them shows how their models differ (server/README.md tells which two).
+//!
+//! Deliberately not here: anything that runs while a server serves.
 
 #[cfg(target_os = "linux")]
 mod aio;
