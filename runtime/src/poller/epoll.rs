@@ -6,7 +6,8 @@
 //! nobody starves. This file therefore only translates, with one exception: a silent descriptor.
 //!
 //! Man pages: epoll(7), epoll_ctl(2), epoll_wait(2). Not here: `EPOLLONESHOT` (it would cost an
-//! epoll_ctl per event) and `EPOLLEXCLUSIVE` (each worker has its own listener).
+//! epoll_ctl per event) and `EPOLLEXCLUSIVE` (of several workers that share a listener all are
+//! woken for a connection: the first to accept has it, and the others find nothing).
 
 use std::collections::HashSet;
 use std::io;
