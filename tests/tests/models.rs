@@ -16,6 +16,7 @@
 )]
 mod body;
 #[path = "server/client.rs"]
+#[expect(dead_code, reason = "server.rs uses the rest")]
 mod client;
 #[path = "server/process.rs"]
 #[expect(dead_code, reason = "server.rs uses the rest")]

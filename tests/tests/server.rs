@@ -16,7 +16,7 @@ mod process;
 
 use client::{
     CHUNK_BYTES, connect, exchange, exchange_slowly, exchange_until_the_end, pattern, reset,
-    write_until_stuck,
+    unacknowledged, write_until_stuck,
 };
 use process::{Outcome, PATIENCE, Server, Watchdog, bare_command, command, eventually};
 use runtime::poller::Kind;
@@ -225,8 +225,8 @@ fn stops_under_load_without_a_torn_answer() {
 
 #[test]
 fn a_stop_answers_what_was_sent_and_sends_the_idle_home() {
-    // Goal: bytes sent before the signal are answered though their reader comes late, and an idle
-    // connection ends at once. Method: sends until every buffer on the way is full, stops the
+    // Goal: bytes that arrived before the signal are answered though their reader comes late, and an
+    // idle connection ends at once. Method: sends until every buffer on the way is full, stops the
     // server, then reads.
     let _watchdog = Watchdog::start(120);
     let mut command = command(&["--drain-timeout", "100s"]);
@@ -235,6 +235,7 @@ fn a_stop_answers_what_was_sent_and_sends_the_idle_home() {
     let mut idle = connect(server.address);
     let mut late = connect(server.address);
     let sent = write_until_stuck(&late);
+    let arrived = sent - unacknowledged(&late);
     server.signal(libc::SIGTERM);
     server.wait_for_log("no more is read");
     assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
@@ -248,10 +249,10 @@ fn a_stop_answers_what_was_sent_and_sends_the_idle_home() {
         "{}",
         outcome.output
     );
-    // All of it, unless a kernel under pressure dropped a segment and takes too long to repeat it.
+    // All that was sent, unless the peer's kernel was waiting to repeat a segment, and for long.
     println!("{} bytes of {sent} came back", answer.len());
     assert_eq!(outcome.count("in"), answer.len() as u64);
-    assert!(answer.len() > sent / 2, "{} bytes of {sent}", answer.len());
+    assert!(answer.len() >= arrived, "{} of {arrived}", answer.len());
     let mut expected = pattern(1, CHUNK_BYTES).into_iter().cycle();
     assert!(answer.into_iter().all(|byte| Some(byte) == expected.next()));
 }

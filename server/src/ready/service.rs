@@ -346,6 +346,15 @@ mod tests {
         sent
     }
 
+    /// How many bytes that were written the other end has not acknowledged: the rest have arrived.
+    fn unacknowledged(peer: &TcpStream) -> usize {
+        let mut count: libc::c_int = 0;
+        // SAFETY: this request writes one int, to `count`, and the descriptor is open.
+        let result = unsafe { libc::ioctl(peer.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+        assert_eq!(result, 0);
+        count as usize
+    }
+
     /// Goes on until all have left. Everybody is tried in every round, ready or not.
     fn see_out(service: &mut Service) {
         while !service.is_over() {
@@ -432,11 +441,13 @@ mod tests {
 
     #[test]
     fn a_stop_waits_for_who_reads_late() {
-        // Goal: what a peer's own kernel had to hold back is answered, too. Method: a peer that
-        // sends until nobody takes more, and reads when nothing is read from it any more.
+        // Goal: what has arrived is answered, although at first nobody takes the answers and the
+        // peer's kernel holds more. Method: a peer that sends until nobody takes more, and reads
+        // when nothing is read from it any more.
         let mut service = service(&["--drain-timeout", "60s"]);
         let (fd, mut peer) = join(&mut service);
         let sent = write_until_stuck(&mut service, fd, &mut peer);
+        let arrived = sent - unacknowledged(&peer);
         service.finish();
         while service.steps.phase() == Phase::Serving {
             service.tick();
@@ -448,9 +459,9 @@ mod tests {
         });
         see_out(&mut service);
         let answered = reader.join().unwrap();
-        // All of it, unless a kernel under pressure dropped a segment and took too long over it.
+        // All that was sent, unless the peer's kernel was waiting to repeat a segment, and for long.
         println!("{answered} bytes of {sent} came back");
-        assert!(answered > sent / 2);
+        assert!(answered >= arrived, "{answered} of {arrived}");
         let books = service.summary(None);
         assert_eq!((books.bytes_out, books.cut_off), (answered as u64, 0));
     }

@@ -1,8 +1,8 @@
 //! Clients of the server under test: standard library sockets, and every way to treat a server
 //! badly.
 //!
-//! Test support for `server.rs` and `models.rs`. Man pages: tcp(7), socket(7) (SO_LINGER,
-//! SO_RCVBUF).
+//! Test support for `server.rs` and `models.rs`. Man pages: tcp(7) (SIOCOUTQ), socket(7)
+//! (SO_LINGER, SO_RCVBUF).
 
 use crate::process::PATIENCE;
 use std::io::{ErrorKind, Read, Write};
@@ -121,6 +121,16 @@ pub(crate) fn write_until_stuck(mut stream: &TcpStream) -> usize {
         }
     }
     total
+}
+
+/// How many bytes that were written have not been acknowledged by the peer's kernel: all others have
+/// arrived there.
+pub(crate) fn unacknowledged(stream: &TcpStream) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: this request writes one int, to `count`, and the descriptor is open.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    assert_eq!(result, 0);
+    usize::try_from(count).expect("a queue is not shorter than nothing")
 }
 
 /// Closes with a reset instead of an end.
