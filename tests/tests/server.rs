@@ -225,8 +225,8 @@ fn stops_under_load_without_a_torn_answer() {
 
 #[test]
 fn a_stop_answers_what_was_sent_and_sends_the_idle_home() {
-    // Goal: bytes that arrived before the signal are answered though their reader comes late, and an
-    // idle connection ends at once. Method: sends until every buffer on the way is full, stops the
+    // Goal: bytes that arrived before the signal are answered though their reader comes late, and
+    // an idle connection ends at once. Method: sends until every buffer on the way is full, stops the
     // server, then reads.
     let _watchdog = Watchdog::start(120);
     let mut command = command(&["--drain-timeout", "100s"]);
@@ -249,7 +249,7 @@ fn a_stop_answers_what_was_sent_and_sends_the_idle_home() {
         "{}",
         outcome.output
     );
-    // All that was sent, unless the peer's kernel was waiting to repeat a segment, and for long.
+    // All that was sent, unless the peer's kernel waited too long to repeat a segment.
     println!("{} bytes of {sent} came back", answer.len());
     assert_eq!(outcome.count("in"), answer.len() as u64);
     assert!(answer.len() >= arrived, "{} of {arrived}", answer.len());

@@ -459,7 +459,7 @@ mod tests {
         });
         see_out(&mut service);
         let answered = reader.join().unwrap();
-        // All that was sent, unless the peer's kernel was waiting to repeat a segment, and for long.
+        // All that was sent, unless the peer's kernel waited too long to repeat a segment.
         println!("{answered} bytes of {sent} came back");
         assert!(answered >= arrived, "{answered} of {arrived}");
         let books = service.summary(None);

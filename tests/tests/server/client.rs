@@ -123,8 +123,8 @@ pub(crate) fn write_until_stuck(mut stream: &TcpStream) -> usize {
     total
 }
 
-/// How many bytes that were written have not been acknowledged by the peer's kernel: all others have
-/// arrived there.
+/// How many bytes that were written the peer's kernel has not acknowledged: the others have arrived
+/// there.
 pub(crate) fn unacknowledged(stream: &TcpStream) -> usize {
     let mut count: libc::c_int = 0;
     // SAFETY: this request writes one int, to `count`, and the descriptor is open.
