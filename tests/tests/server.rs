@@ -226,8 +226,8 @@ fn stops_under_load_without_a_torn_answer() {
 #[test]
 fn a_stop_answers_what_was_sent_and_sends_the_idle_home() {
     // Goal: bytes that arrived before the signal are answered though their reader comes late, and
-    // an idle connection ends at once. Method: sends until every buffer on the way is full, stops the
-    // server, then reads.
+    // an idle connection ends at once. Method: sends until every buffer on the way is full, stops
+    // the server, then reads.
     let _watchdog = Watchdog::start(120);
     let mut command = command(&["--drain-timeout", "100s"]);
     command.env("RUST_LOG", "info");
