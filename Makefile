@@ -25,7 +25,7 @@ test: ## All tests, the examples and the documentation's code; under ten minutes
 	@$(SCRIPTS)/test.sh
 
 .PHONY: test-pollers
-test-pollers: ## All tests on each of Linux's pollers: epoll, poll, select
+test-pollers: ## All tests on each of Linux's pollers (POLLERS="poll select": on those only)
 	@for poller in $(POLLERS); do $(SCRIPTS)/test.sh RUNTIME_POLLER=$$poller || exit 1; done
 
 .PHONY: check-targets

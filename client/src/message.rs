@@ -4,7 +4,7 @@
 //! a filler to the size that was asked for:
 //!
 //! ```text
-//!   17 42 pcgldnfhaokembij...\n
+//!   17 42 icfeflibeambgmkn...\n
 //!   |  |  |
 //!   |  |  letters, 16 for each block; the last block is cut off by the end of the line
 //!   |  the message's number on its connection, from 0
