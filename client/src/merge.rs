@@ -336,7 +336,8 @@ fn hostile_of(reports: &[&Report]) -> Vec<hostile::Line> {
     sums
 }
 
-/// What all spent, and of the busiest how busy it was: that one decides who was the limit.
+/// The time that all clients used together, the share of the busiest, and what the first has to say
+/// that was the limit.
 fn effort_of(reports: &[&Report]) -> Option<Effort> {
     let efforts: Vec<&Effort> = reports
         .iter()

@@ -224,7 +224,7 @@ impl<'a> Pacer<'a> {
         if due_ns < self.end_ns {
             Due::At(due_ns)
         } else if now_ns < self.end_ns {
-            // Who is early with its last message stays: the measured time is the whole of it.
+            // It has nothing more to send, but stays: the window ends for all at the same time.
             Due::At(self.end_ns)
         } else {
             Due::Never

@@ -49,7 +49,7 @@ fn run(options: &Options) -> io::Result<()> {
     let model = options.model();
     model.check()?;
     raise_descriptor_limit();
-    // Signals are caught before the address is told: who has read it may send one at once.
+    // Signals are caught before the address is told: whoever reads it may send one at once.
     let stop = Stop::on_signals()?;
     let listener = listen::listen(&options.listen, model.shares_port())?;
     tell(format_args!("listening on {}", listener.local_addr()?));

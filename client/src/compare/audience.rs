@@ -96,7 +96,7 @@ fn connect(address: SocketAddr, asked: u32, signal: &Signal) -> Result<Vec<Guest
     let mut guests = Vec::new();
     for _ in 0..asked {
         signal.check()?;
-        // Who is refused is not counted among the connected; those behind it would be, too.
+        // One that is refused is not connected, and those after it would be refused, too.
         let Ok(mut stream) = TcpStream::connect_timeout(&address, CONNECT_LIMIT) else {
             break;
         };

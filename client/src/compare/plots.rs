@@ -23,7 +23,7 @@ pub(crate) struct Figure {
 
 pub(crate) struct Panel {
     pub(crate) family: Option<Family>,
-    /// What is to be seen, for those who cannot see it.
+    /// What the chart shows, in words, for readers who cannot see it.
     pub(crate) description: String,
     pub(crate) svg: Svg,
 }

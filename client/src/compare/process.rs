@@ -78,7 +78,7 @@ pub(crate) struct Process {
     complaint: Arc<Mutex<Vec<u8>>>,
     signal: Signal,
     ended: bool,
-    /// Whether nothing else of ours runs after its end, so that who is there then is an orphan.
+    /// Whether nothing else of ours runs after its end, so that any process left then is an orphan.
     is_last: bool,
 }
 

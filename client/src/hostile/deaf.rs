@@ -14,7 +14,7 @@ use super::script::{Script, is_time_out};
 use crate::net::TcpStream;
 use crate::thread;
 
-/// Who has taken nothing for so long takes no more.
+/// A kernel that has taken nothing for this long will take no more.
 const FULL_AFTER: Duration = Duration::from_millis(200);
 /// Fewer calls than with single messages: this kind wants the buffers full.
 const BYTES_MAX: usize = 16 * 1024;

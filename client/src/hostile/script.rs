@@ -162,8 +162,8 @@ impl<'a> Script<'a> {
         ))
     }
 
-    /// Nothing came for as long as a reply may take. Who was never answered may still wait to be
-    /// accepted, which a server at its limit may well leave undone.
+    /// Nothing came for as long as a reply may take. A connection that was never answered may not
+    /// have been accepted yet, which is no fault of a server that is at its limit.
     pub(super) fn timed_out(&self, burst: &Burst) -> End {
         if !self.was_answered.get() {
             return End::Server;

@@ -48,7 +48,7 @@ pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io
         }
     }
 
-    // It may be accepting at this very moment, so it is asked not to and then waited for.
+    // An accept may be completing at this very moment, so it is cancelled and then waited for.
     if let Some(name) = server.accepting {
         server.ring.cancel(name);
     }

@@ -67,7 +67,7 @@ impl Server {
     /// Tries everything once.
     fn round(&mut self, listener: Option<&TcpListener>) -> io::Result<()> {
         self.has_moved = false;
-        // Who is due is tried with all the others.
+        // The connections that are due are tried with all the others.
         self.service.tick();
         for fd in self.service.descriptors() {
             self.attend(fd);

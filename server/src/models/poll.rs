@@ -169,7 +169,8 @@ impl List {
         ];
         let wanted = flags.iter().filter(|(wanted, _)| *wanted);
         let events = wanted.fold(0, |all, (_, flag)| all | flag);
-        // Whoever is in the list is also told of as broken. Not so who is not to be heard of.
+        // The kernel reports a broken socket whatever it is watched for. An entry of -1 it passes
+        // over, so a socket that is watched for nothing gets one.
         let fd = if events == 0 { -1 } else { fd };
         self.entries[index] = libc::pollfd {
             fd,

@@ -140,7 +140,7 @@ impl Server {
     /// Has the kernel send signals for a new connection.
     fn start(&mut self, fd: RawFd) {
         match self.signals.ask(fd) {
-            // What arrived before nobody will tell.
+            // No signal will tell of what arrived before.
             Ok(()) => drop(self.again.insert(fd)),
             Err(error) => self.service.refuse(fd, &error),
         }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-/// Who lived for so long did not die of being born.
+/// A worker that lived for this long did not die of starting.
 const LIFE_MIN: Duration = Duration::from_secs(5);
 
 /// How long the second of a row waits. The first is replaced at once: accidents happen.

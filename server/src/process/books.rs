@@ -24,7 +24,7 @@ use std::time::Duration;
 const NUMBERS: usize = 10;
 /// Room for the name of one sort of error.
 const NAME_BYTES: usize = 48;
-/// A power of two, which fills the pages of a pipe without a rest.
+/// A power of two, which fills the pages of a pipe without a remainder.
 const ENTRY_BYTES: usize = NUMBERS * size_of::<u64>() + NAME_BYTES;
 /// What POSIX promises at least.
 const PIPE_BUF_BYTES: usize = 512;

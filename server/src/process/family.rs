@@ -18,7 +18,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 /// How much longer than the drain time-out children may take to stop. They cut off their last
-/// connections themselves; who does not come to that hangs.
+/// connections themselves; a child that does not get so far hangs.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Every child that has not been seen to end.
@@ -112,8 +112,8 @@ impl<'a> Family<'a> {
         Ok(())
     }
 
-    /// Who has ended since it was last asked, and how. Afterwards the books hold all they had to
-    /// say.
+    /// The children that have ended since it was last asked, and how. Afterwards the books hold all
+    /// they had to say.
     ///
     /// # Errors
     ///
@@ -140,8 +140,8 @@ impl<'a> Family<'a> {
         *self.summary.errors.entry(describe(end)).or_default() += 1;
     }
 
-    /// Asks all to stop and waits until they have, telling `bury` of each. Who has not when
-    /// `drain_timeout` and a little more has passed is killed.
+    /// Asks all to stop and waits until they have, telling `bury` of each. A child that has
+    /// not stopped when `drain_timeout` and a little more has passed is killed.
     ///
     /// # Errors
     ///

@@ -264,8 +264,8 @@ pub(super) fn enter(
     }
 }
 
-/// Says in words why there is no ring. The error alone would be a riddle: a sandbox that forbids
-/// the call and an administrator who did give the same.
+/// Says in words why there is no ring. The error alone would not tell a sandbox that
+/// forbids the call from an administrator who has turned it off.
 pub(super) fn explain(error: &io::Error) -> io::Error {
     let remedy = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
