@@ -221,12 +221,19 @@ impl Load {
     }
 }
 
+/// Nobody waits longer; and a few of these, added up, fit 64 bits of nanoseconds.
+const YEARS_MAX: u64 = 100;
+const LONGEST: Duration = Duration::from_secs(YEARS_MAX * 31_557_600);
+
 /// A length of time in words, such as 10s.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|error| format!("{error} (write it as 10s, 500ms or 2min)"))?;
     if duration.is_zero() {
         return Err("it must be longer than nothing".to_owned());
+    }
+    if duration > LONGEST {
+        return Err(format!("it must be at most {YEARS_MAX} years"));
     }
     Ok(duration)
 }
@@ -287,6 +294,7 @@ mod tests {
             assert_eq!(load.extent(), Extent::Messages(7));
             assert!(load.upper);
         }
+        assert!(parse(&["--duration", "100years"]).is_ok());
         let load = parse(&["--duration", "1min 30s"]).unwrap();
         assert_eq!(load.extent(), Extent::Duration(Duration::from_secs(90)));
     }
@@ -302,6 +310,11 @@ mod tests {
             vec!["--messages", "3", "--duration", "3s"],
             vec!["--duration", "0s"],
             vec!["--duration", "10"],
+            vec!["--duration", "101years"],
+            vec!["--think", "1000years"],
+            vec!["--warmup", "1000years"],
+            vec!["--ramp", "1000years"],
+            vec!["--timeout", "1000years"],
             vec!["--timeout", "soon"],
             vec!["--connect", "localhost"],
             vec!["--connect", "localhost:http"],

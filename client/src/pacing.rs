@@ -282,7 +282,7 @@ impl Schedule {
         let begun_ns = load.started_ns()?;
         let due = rate.due_before(end.at_ns.min(load.end_ns()) - begun_ns);
         let due = match load.extent() {
-            Extent::Messages(each) => due.min(each * load.slots.len() as u64),
+            Extent::Messages(each) => due.min(each.saturating_mul(load.slots.len() as u64)),
             Extent::Duration(_) => due,
         };
         let elapsed_s = Duration::from_nanos((end.at_ns - start.at_ns).max(1)).as_secs_f64();

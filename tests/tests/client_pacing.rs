@@ -110,6 +110,35 @@ fn a_rate_bounds_a_fixed_number_of_messages() {
 }
 
 #[test]
+fn more_messages_than_can_be_counted_are_due_one_by_one() {
+    // Goal: what is due follows the time where the number of messages has no end. Method: as many
+    // on each of two connections as make 2^64, interrupted when some have come.
+    let (tx, rx) = std::sync::mpsc::channel();
+    let address = fake::answer(move |request| {
+        if request.n == 5 {
+            let _ = tx.send(());
+        }
+        request.line
+    });
+    let json = run::scratch_file("endless.json");
+    let mut command = std::process::Command::new(tests::binaries::client());
+    command
+        .args(["--connect", &address, "--quiet", "--connections", "2"])
+        .args(["--messages", "9223372036854775808", "--rate", "1k"])
+        .arg("--json")
+        .arg(&json);
+    let child = run::spawn(&mut command);
+    rx.recv_timeout(run::DEADLINE).unwrap();
+    run::signal(child.id(), libc::SIGINT);
+    let ended = run::finish(child);
+    assert_eq!(ended.code, Some(130), "{}{}", ended.stdout, ended.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    std::fs::remove_file(&json).unwrap();
+    let due = report["schedule"]["due"].as_u64().unwrap();
+    assert!(due >= 10, "{report:#}");
+}
+
+#[test]
 fn a_stall_cannot_hide() {
     // Goal: a stall is in the response times of all messages that were due in it, while the service
     // times, and those of a closed loop, know of one. Method: 1 s of 500/s lost at message 100.
