@@ -99,8 +99,9 @@ fn run(settings: arguments::Load) -> Result<ExitCode, String> {
             closed_books(&load, Outcome::Complete)
         }
     };
-    show(&report);
+    let shown = show(&report);
     files.write(&report, measured)?;
+    shown?;
     Ok(exit_code(&report, outcome))
 }
 
@@ -131,8 +132,9 @@ fn closed_books(load: &Load, outcome: Outcome) -> (Report, Measurements, Outcome
 fn merge(settings: &Merge) -> Result<ExitCode, String> {
     let files = settings.results.files()?;
     let (report, measured) = merge::run(settings)?;
-    show(&report);
+    let shown = show(&report);
     files.write(&report, measured)?;
+    shown?;
     Ok(exit_code(&report, Outcome::Complete))
 }
 
@@ -151,13 +153,16 @@ fn catch_signals() -> io::Result<Arc<AtomicUsize>> {
     Ok(number)
 }
 
-/// Who closed our output does not want to read it; the exit code still tells how it went.
-fn show(report: &Report) {
-    let _ = if report.outcome == OutcomeWord::NotStarted {
-        io::stderr().write_all(print::not_started(report).as_bytes())
-    } else {
-        io::stdout().write_all(print::report(report).as_bytes())
-    };
+/// # Errors
+///
+/// In words, why a result could not be printed. Why there is none is told as far as that goes: the
+/// exit code tells it, too.
+fn show(report: &Report) -> Result<(), String> {
+    if report.outcome == OutcomeWord::NotStarted {
+        let _ = io::stderr().write_all(print::not_started(report).as_bytes());
+        return Ok(());
+    }
+    out_file::print(&print::report(report))
 }
 
 /// A failure weighs more than a gate: what was measured beside it is not what was asked for.

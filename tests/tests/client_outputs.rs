@@ -668,16 +668,22 @@ fn damaged_logs_are_refused_with_the_line() {
 #[test]
 fn files_that_cannot_be_written_stop_the_run() {
     // Goal: told before the first connection, for each option. Method: a directory that is not
-    // there, a directory itself, and one file for two options.
+    // there, a directory itself, a name that no file can have, and one file for two options, also
+    // under another name and behind a link.
     let (tx, rx) = std::sync::mpsc::channel::<()>();
     let tx = Mutex::new(tx);
     let address = serve(move |_| tx.lock().unwrap().send(()).unwrap());
-    let same = Scratch::new("same");
+    let [same, link] = ["same", "link"].map(Scratch::new);
+    std::os::unix::fs::symlink(&same.0, &link.0).unwrap();
+    let detour = format!("/tmp/..{}", same.path());
+    let long = format!("/tmp/{}", "a".repeat(300));
     for words in [
         &["--csv", "/no/such/directory/a"][..],
         &["--hdr", "/no/such/directory/a"],
         &["--hdr", "/tmp"],
-        &["--csv", same.path(), "--hdr", same.path()],
+        &["--json", &long],
+        &["--hdr", same.path(), "--csv", same.path()],
+        &["--hdr", same.path(), "--csv", &detour],
     ] {
         let ended = run_client(&[&["--connect", &address, "--messages", "1"], words].concat());
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
@@ -710,6 +716,11 @@ fn standard_output_is_written_to_wherever_it_leads() {
         "--connect",
         &address,
         "--messages",
+    // A link is another name only where it leads somewhere.
+    std::fs::write(&same.0, "").unwrap();
+    let ended = run_client(&["--hdr", same.path(), "--csv", link.path()]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains(link.path()), "{}", ended.stderr);
         "1",
         "--csv",
         "/dev/stdout",
@@ -758,6 +769,22 @@ fn the_highest_rate_is_found() {
     // Goal: the answer is the highest rate that held, all probes are told, and a probe in which
     // something fails has not held, fast as it was. Method: a server that sends more than it should
     // at the end of a connection that has had more than a hundred answers.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_report_that_cannot_be_printed_is_a_failure() {
+    // Goal: nobody takes a lost report for a good one; who closes the pipe has seen enough. Method:
+    // the device that is always full, and a pipe that is closed before the report comes.
+    let address = echo();
+    let words = [&["--quiet", "--connect", &address], SOME].concat();
+    let ended = run::client_after("exec >/dev/full", &words);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("no space left"), "{}", ended.stderr);
+    let mut child = spawn(Command::new(tests::binaries::client()).args(&words));
+    drop(child.stdout.take());
+    let ended = finish(child);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+}
+
     let address = serve(|stream| {
         let mut answered = 0;
         for_each_line(&stream, |request, mut stream| {

@@ -99,8 +99,9 @@ pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
     }
     let ending = run.measure();
     let comparison = run.comparison;
-    let _ = io::stdout().write_all(table::text(&comparison).as_bytes());
+    let printed = out_file::print(&table::text(&comparison));
     outputs.write(&comparison)?;
+    printed?;
     Ok(ending.code())
 }
 
