@@ -191,6 +191,10 @@ pub(crate) fn run(
         ControlFlow::Continue(held)
     });
     let (mut report, measured) = best.expect("the search begins with a probe");
+    if let Outcome::Interrupted(_) = outcome {
+        // The best probe may be complete; the search is not.
+        report.outcome = OutcomeWord::Interrupted;
+    }
     report.find_max = Some(FindMax {
         condition: condition.to_string(),
         unit: condition.unit(),
