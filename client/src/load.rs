@@ -24,7 +24,7 @@ use crate::net::{SocketAddr, ToSocketAddrs};
 use crate::pacing;
 use crate::progress::Progress;
 use crate::recorder::Recorder;
-use crate::slot::{Slot, State, Totals, lock};
+use crate::slot::{Entry, Slot, State, Totals, lock};
 use crate::thread;
 use crate::timeline::Timeline;
 
@@ -56,6 +56,8 @@ pub(crate) struct Border {
 /// The books at one moment: the columns agree with one another.
 #[derive(Debug)]
 pub(crate) struct Books {
+    /// Of each connection: what `totals` sums up.
+    pub(crate) entries: Vec<Entry>,
     pub(crate) totals: Totals,
     pub(crate) failures: FailureBook,
 }
@@ -298,8 +300,10 @@ impl Load {
     /// All that is counted, so that it balances.
     pub(crate) fn books(&self) -> Books {
         let failures = lock(&self.failures);
+        let entries: Vec<Entry> = self.slots.iter().map(Slot::entry).collect();
         Books {
-            totals: self.totals(),
+            totals: Totals::of_entries(entries.iter().copied()),
+            entries,
             failures: failures.clone(),
         }
     }
@@ -383,6 +387,9 @@ impl Load {
             if let Err(panic) = join() {
                 std::panic::resume_unwind(panic);
             }
+        } else {
+            // OS threads work on while the report is made: what they do is not in the window.
+            self.end_window();
         }
         // What came since the last full second.
         self.close_interval(self.clock.now_ns());

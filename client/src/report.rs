@@ -19,7 +19,7 @@ use crate::hostile;
 use crate::load::{Books, Border, Load, Outcome};
 use crate::measure::{Summary, Times, limit};
 use crate::pacing::{Rate, Schedule};
-use crate::slot::{Entry, Slot, State};
+use crate::slot::{Entry, State};
 use crate::style::Style;
 use crate::timeline::{Row, Timeline};
 
@@ -188,7 +188,7 @@ impl Report {
             latency_ns: measured.response.summary(),
             service_ns: measured.service.summary(),
             latency_curve_ns: measured.response.curve(),
-            fairness: fairness_of(&load.slots),
+            fairness: fairness_of(&books.entries),
             failures: failures_of(&books.failures),
             hostile: hostile::lines(&load.hostile),
             client: window.map(|(start, end)| effort_of(load, &start, &end, lag)),
@@ -219,6 +219,12 @@ impl Report {
         assert!(
             connections.connected == accounted,
             "the books do not balance: {connections:?}"
+        );
+        let in_window = self.window.as_ref().map_or(0, |window| window.answered);
+        let shared = self.fairness.map_or(0, |fairness| fairness.answered);
+        assert!(
+            in_window <= messages.answered && shared == messages.answered,
+            "the books do not balance: {in_window} in the window, {shared} shared, {messages:?}"
         );
         let failed: u64 = self.failures.iter().map(|kind| kind.connections).sum();
         let accounted = connections.failed + connections.broken;
@@ -312,14 +318,9 @@ fn run_of(load: &Load, started: SystemTime) -> Run {
 }
 
 /// Of those that came up: one that did not was not served badly but not at all, and has failed.
-fn fairness_of(slots: &[Slot]) -> Option<Fairness> {
-    let came_up = |entry: &Entry| match entry.state {
-        State::Connecting => false,
-        State::Open | State::Closed => true,
-        State::Failed => entry.sent > 0,
-    };
-    let entries = slots.iter().map(Slot::entry).filter(came_up);
-    Fairness::of(entries.map(|entry| entry.answered))
+fn fairness_of(entries: &[Entry]) -> Option<Fairness> {
+    let came_up = entries.iter().filter(|entry| entry.came_up);
+    Fairness::of(came_up.map(|entry| entry.answered))
 }
 
 fn settings_of(load: &Load) -> Settings {

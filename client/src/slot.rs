@@ -34,6 +34,8 @@ const STATES: [State; 4] = [State::Connecting, State::Open, State::Closed, State
 #[repr(align(64))]
 pub(crate) struct Slot {
     state: AtomicU8,
+    /// Whatever became of it.
+    came_up: AtomicBool,
     /// Set by the supervisor when it has shut the connection down.
     timed_out: AtomicBool,
     sent: AtomicU64,
@@ -49,6 +51,7 @@ impl Slot {
     pub(crate) fn new() -> Slot {
         Slot {
             state: AtomicU8::new(State::Connecting as u8),
+            came_up: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             answered: AtomicU64::new(0),
@@ -64,6 +67,7 @@ impl Slot {
 impl Slot {
     pub(crate) fn connected(&self, stream: Arc<dyn Wire>) {
         *lock(&self.stream) = Some(stream);
+        self.came_up.store(true, Ordering::Relaxed);
         self.set_state(State::Open);
     }
 
@@ -135,6 +139,7 @@ impl Slot {
         let answered = self.answered.load(Ordering::Acquire);
         Entry {
             state: STATES[usize::from(self.state.load(Ordering::Relaxed))],
+            came_up: self.came_up.load(Ordering::Relaxed),
             sent: self.sent.load(Ordering::Relaxed),
             answered,
             answered_bytes: self.answered_bytes.load(Ordering::Relaxed),
@@ -160,6 +165,7 @@ impl Slot {
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) state: State,
+    pub(crate) came_up: bool,
     pub(crate) sent: u64,
     pub(crate) answered: u64,
     pub(crate) answered_bytes: u64,
@@ -178,8 +184,12 @@ pub(crate) struct Totals {
 
 impl Totals {
     pub(crate) fn of(slots: &[Slot]) -> Totals {
+        Totals::of_entries(slots.iter().map(Slot::entry))
+    }
+
+    pub(crate) fn of_entries(entries: impl IntoIterator<Item = Entry>) -> Totals {
         let mut totals = Totals::default();
-        for entry in slots.iter().map(Slot::entry) {
+        for entry in entries {
             totals.sent += entry.sent;
             totals.answered += entry.answered;
             totals.answered_bytes += entry.answered_bytes;

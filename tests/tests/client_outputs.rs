@@ -208,40 +208,41 @@ fn failures_come_before_gates_unless_a_gate_counts_them() {
 
 #[test]
 fn control_c_keeps_gates_and_files() {
-    // Goal: 130 whatever the gates say, and all files are there and whole. Method: interrupts a run
-    // that has no end when the server has seen some of it.
-    let (tx, rx) = std::sync::mpsc::channel();
-    let address = answer(move |request| {
-        if (request.connection, request.n) == (0, 50) {
-            let _ = tx.send(());
-        }
-        request.line
-    });
-    let [json, csv, hdr] = ["i.json", "i.csv", "i.hdr"].map(Scratch::new);
-    let mut command = Command::new(tests::binaries::client());
-    command
-        .args(["--connect", &address, "--quiet", "--connections", "4"])
-        .args(["--duration", "1h", "--fail-if", "p99>0ns"])
-        .args([
-            "--json",
-            json.path(),
-            "--csv",
-            csv.path(),
-            "--hdr",
-            hdr.path(),
-        ]);
-    let child = spawn(&mut command);
-    rx.recv_timeout(run::DEADLINE).unwrap();
-    signal(child.id(), libc::SIGINT);
-    let ended = finish(child);
-    assert_eq!(ended.code, Some(130), "{}{}", ended.stdout, ended.stderr);
-    let report = json.json();
-    assert_eq!(report["outcome"], "interrupted");
-    assert_eq!(verdicts(&report), ["not_met"]);
-    assert!(csv_rows(&csv.0).len() >= 2);
-    let merged = run_client(&["merge", hdr.path()]);
-    assert_eq!(merged.code, Some(0), "{}{}", merged.stdout, merged.stderr);
-    assert!(merged.stdout.contains("(interrupted)"), "{}", merged.stdout);
+    // Goal: 130 whatever the gates say, and all files are there, whole, and of one moment, also
+    // where the connections work on. Method: interrupts a run that has no end, in every style, when
+    // the server has seen some of it.
+    for style in ["green", "threads", "select"] {
+        let (tx, rx) = std::sync::mpsc::channel();
+        let address = answer(move |request| {
+            if (request.connection, request.n) == (0, 50) {
+                let _ = tx.send(());
+            }
+            request.line
+        });
+        let [json, csv, hdr] = ["i.json", "i.csv", "i.hdr"].map(Scratch::new);
+        let mut command = Command::new(tests::binaries::client());
+        command
+            .args(["--connect", &address, "--quiet", "--connections", "4"])
+            .args(["--duration", "1h", "--fail-if", "p99>0ns", "--style", style])
+            .args(["--json", json.path(), "--csv", csv.path()])
+            .args(["--hdr", hdr.path()]);
+        let child = spawn(&mut command);
+        rx.recv_timeout(run::DEADLINE).unwrap();
+        signal(child.id(), libc::SIGINT);
+        let ended = finish(child);
+        assert_eq!(ended.code, Some(130), "{}{}", ended.stdout, ended.stderr);
+        let report = json.json();
+        assert_eq!(report["outcome"], "interrupted");
+        assert_eq!(verdicts(&report), ["not_met"]);
+        let answered = report["messages"]["answered"].as_u64().unwrap();
+        let in_window = report["window"]["answered"].as_u64().unwrap();
+        assert!(in_window <= answered, "{style}: {report:#}");
+        assert_eq!(report["fairness"]["answered"], answered, "{style}");
+        assert!(csv_rows(&csv.0).len() >= 2);
+        let merged = run_client(&["merge", hdr.path()]);
+        assert_eq!(merged.code, Some(0), "{}{}", merged.stdout, merged.stderr);
+        assert!(merged.stdout.contains("(interrupted)"), "{}", merged.stdout);
+    }
 }
 
 #[test]
@@ -318,6 +319,31 @@ fn unfair_servers_are_found_out() {
         "{fairness}"
     );
     assert!(ended.stdout.contains("Jain's index 0."), "{}", ended.stdout);
+}
+
+#[test]
+fn who_was_thrown_out_early_counts_in_fairness() {
+    // Goal: connections that came up and broke before their first message are part of the index.
+    // Method: a server that ends all but the first, and a rate at which most have not sent by then.
+    let accepted = Mutex::new(0);
+    let address = serve(move |stream| {
+        let number = {
+            let mut accepted = accepted.lock().unwrap();
+            *accepted += 1;
+            *accepted
+        };
+        if number == 1 {
+            for_each_line(&stream, |request, mut stream| {
+                stream.write_all(&request.line).is_ok()
+            });
+        }
+    });
+    let words = ["--connections", "4", "--rate", "4", "--messages", "1"];
+    let ended = client(&address, &words);
+    assert_eq!(ended.code, Some(1), "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(ended.number("connections/connected"), 4);
+    assert_eq!(ended.number("fairness/connections"), 4, "{:#}", ended.json);
+    assert_eq!(ended.json["fairness"]["jain"], 0.25, "{:#}", ended.json);
 }
 
 #[test]
@@ -690,6 +716,11 @@ fn files_that_cannot_be_written_stop_the_run() {
         let named = ended.stderr.contains(words[0]) && ended.stderr.contains(words[1]);
         assert!(named, "{words:?}: {}", ended.stderr);
     }
+    // A link is another name only where it leads somewhere.
+    std::fs::write(&same.0, "").unwrap();
+    let ended = run_client(&["--hdr", same.path(), "--csv", link.path()]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains(link.path()), "{}", ended.stderr);
     assert!(rx.try_recv().is_err(), "a connection was made all the same");
 }
 
@@ -716,11 +747,6 @@ fn standard_output_is_written_to_wherever_it_leads() {
         "--connect",
         &address,
         "--messages",
-    // A link is another name only where it leads somewhere.
-    std::fs::write(&same.0, "").unwrap();
-    let ended = run_client(&["--hdr", same.path(), "--csv", link.path()]);
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains(link.path()), "{}", ended.stderr);
         "1",
         "--csv",
         "/dev/stdout",
@@ -741,6 +767,22 @@ fn standard_output_is_written_to_wherever_it_leads() {
         link.is_ok_and(|link| !link.is_file()),
         "the system's own link was replaced"
     );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_report_that_cannot_be_printed_is_a_failure() {
+    // Goal: nobody takes a lost report for a good one; who closes the pipe has seen enough. Method:
+    // the device that is always full, and a pipe that is closed before the report comes.
+    let address = echo();
+    let words = [&["--quiet", "--connect", &address], SOME].concat();
+    let ended = run::client_after("exec >/dev/full", &words);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("no space left"), "{}", ended.stderr);
+    let mut child = spawn(Command::new(tests::binaries::client()).args(&words));
+    drop(child.stdout.take());
+    let ended = finish(child);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
 #[test]
@@ -769,22 +811,6 @@ fn the_highest_rate_is_found() {
     // Goal: the answer is the highest rate that held, all probes are told, and a probe in which
     // something fails has not held, fast as it was. Method: a server that sends more than it should
     // at the end of a connection that has had more than a hundred answers.
-#[cfg(target_os = "linux")]
-#[test]
-fn a_report_that_cannot_be_printed_is_a_failure() {
-    // Goal: nobody takes a lost report for a good one; who closes the pipe has seen enough. Method:
-    // the device that is always full, and a pipe that is closed before the report comes.
-    let address = echo();
-    let words = [&["--quiet", "--connect", &address], SOME].concat();
-    let ended = run::client_after("exec >/dev/full", &words);
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains("no space left"), "{}", ended.stderr);
-    let mut child = spawn(Command::new(tests::binaries::client()).args(&words));
-    drop(child.stdout.take());
-    let ended = finish(child);
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-}
-
     let address = serve(|stream| {
         let mut answered = 0;
         for_each_line(&stream, |request, mut stream| {
@@ -887,6 +913,9 @@ fn control_c_keeps_what_a_search_has_found() {
     let ended = finish(child);
     assert_eq!(ended.code, Some(130), "{}{}", ended.stdout, ended.stderr);
     let report = json.json();
+    // Whatever the report of the best probe is about, the search did not come to its end.
+    assert_eq!(report["outcome"], "interrupted");
+    assert!(ended.stdout.contains("(interrupted)"), "{}", ended.stdout);
     let probes = report["find_max"]["probes"].as_array().unwrap();
     assert!(probes.len() >= 2, "{report:#}");
     // The one that was cut short is none of them.
