@@ -3,9 +3,9 @@
 //! Application, above L4. Any tool that reads such logs reads these. Untagged lines are the
 //! response times of one interval each; `Tag=service` their service times; `Tag=lateness`, with
 //! `--rate`, how long after it was due each message was sent; the one `Tag=connect` the times of
-//! connecting. Values are nanoseconds. Time stamps count from the begin of the measured window, so
-//! that logs of several machines fit together; `StartTime` tells when that was. Comment lines hold
-//! what other tools pass over:
+//! connecting. Values are nanoseconds. Time stamps count from the beginning of the measured window,
+//! so that logs of several machines fit together; `StartTime` tells when that was. Comment lines
+//! hold what other tools pass over:
 //!
 //! ```text
 //! #client-log 1

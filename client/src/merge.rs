@@ -1,9 +1,10 @@
 //! `client merge`: the logs of several runs (`--hdr`) as one result.
 //!
 //! Application, above L4. The runs are taken as parts of one load: their seconds, counted from the
-//! begin of each one's window, are laid upon one another, their counts and rates are added, and the
-//! percentiles are those of all times together. That makes sense only for runs that were asked for
-//! the same, so others are refused; the server's address may differ, because one server has many.
+//! beginning of each one's window, are laid upon one another, their counts and rates are added, and
+//! the percentiles are those of all times together. That makes sense only for runs that were asked
+//! for the same, so others are refused; the server's address may differ, because one server has
+//! many.
 //!
 //! Deliberately not here: the longest silence, which the runs cannot tell apart: while one waited
 //! another one may have had replies.

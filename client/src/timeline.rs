@@ -40,7 +40,7 @@ impl Timeline {
         }
     }
 
-    /// Adds an interval, whose time counts from the window's begin.
+    /// Adds an interval, whose time counts from the beginning of the window.
     pub(crate) fn push(&mut self, interval: Interval) {
         let (response, service) = (interval.response(), interval.service());
         // An empty interval is nothing to divide by.
