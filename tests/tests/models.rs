@@ -44,6 +44,7 @@ macro_rules! models {
                 stops_under_load_without_a_torn_answer,
                 a_stop_takes_in_who_waits_in_the_queue,
                 the_idle_time_out_ends_the_silent_and_the_deaf,
+                who_has_spoken_in_time_is_not_idle,
                 the_connection_limit_lets_others_wait,
                 survives_having_no_descriptor_left,
                 impatience_leaves_no_process_behind,

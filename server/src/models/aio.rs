@@ -31,6 +31,7 @@ use log::debug;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, RawFd};
+use std::time::Duration;
 
 /// Serves until `stop` says so, sees the connections out, and gives back the books.
 pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io::Result<Summary> {
@@ -82,8 +83,11 @@ impl Server {
             self.accepting = Some(self.ring.accept(listener.as_fd()));
         }
         self.ring.wait(self.service.next_timeout())?;
-        for fd in self.service.tick() {
-            self.attend(fd, Ok(()));
+        let due = self.service.tick();
+        if !due.is_empty() {
+            // What has happened by now may not have completed yet: the kernel leaves that for a
+            // wait, and the last one may have been over too early (`EINTR`).
+            self.ring.wait(Some(Duration::ZERO))?;
         }
         while let Some(completion) = self.ring.next() {
             match completion {
@@ -101,6 +105,11 @@ impl Server {
                 // The stop. Whoever called us asks it for itself.
                 Completion::Readable(result) => result?,
             }
+        }
+        // Last, because nobody is idle of whom something has just completed: if this process had to
+        // wait for a processor, that may have been longer ago than the time-out is long.
+        for fd in due {
+            self.attend(fd, Ok(()));
         }
         Ok(())
     }

@@ -281,6 +281,31 @@ pub(crate) fn the_idle_time_out_ends_the_silent_and_the_deaf(model: Model) {
     assert_eq!(finish(server).count("closed when idle"), 2);
 }
 
+pub(crate) fn who_has_spoken_in_time_is_not_idle(model: Model) {
+    // Goal: a server that is late itself does not take that for its client's silence. Method: the
+    // client speaks while the server is suspended, for longer than the time-out.
+    let server = model.start(&["--idle-timeout", "1s"]);
+    let mut stream = connect(server.address);
+    exchange(&stream, b"once");
+    let family = server.family();
+    for process in &family {
+        process.signal(libc::SIGSTOP);
+    }
+    eventually("the server is suspended", || {
+        family.iter().all(|process| process.state() == 'T')
+    });
+    stream.write_all(b"again").unwrap();
+    thread::park_timeout(Duration::from_millis(1_200));
+    for process in &family {
+        process.signal(libc::SIGCONT);
+    }
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"again");
+    drop(stream);
+    assert_eq!(finish(server).count("closed when idle"), 0);
+}
+
 pub(crate) fn the_connection_limit_lets_others_wait(model: Model) {
     // Goal: beyond the limit nobody is refused and nobody served. Method: six clients of a server
     // that may have two; whoever has an answer stays until no more get one, then one of them
