@@ -432,27 +432,64 @@ fn a_crash_loop_is_slowed_down_told_and_ended() {
 
 #[test]
 fn who_finds_no_process_waits_for_one() {
-    // Goal: fork: out of processes, nobody is turned away. Method: a user who may have three more
-    // processes, five clients; each leaves when it has its answer.
+    // Goal: fork and threads: out of processes, which to the kernel are the same, nobody is turned
+    // away. Method: a user who may have three more, five clients; each leaves when it has its
+    // answer.
     const CLIENTS: u64 = 5;
-    // SAFETY: geteuid touches no memory.
-    if unsafe { libc::geteuid() } != 0 {
-        println!("skipped: only root can become a user who has no other process");
+    if !can_become_another_user() {
         return;
     }
     let _watchdog = Watchdog::start(60);
-    let mut command = command(&arguments("fork"));
-    limit_processes(&mut command, 4);
-    let server = Server::spawn(command);
-    let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(server.address)).collect();
-    server.wait_for_log("cannot take more than");
-    for stream in streams {
-        exchange(&stream, b"let me in");
+    for model in ["fork", "threads"] {
+        let mut command = command(&["--model", model, "--drain-timeout", "100s"]);
+        limit_processes(&mut command, 4);
+        let server = Server::spawn(command);
+        let streams: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(server.address)).collect();
+        server.wait_for_log("cannot take more than");
+        for stream in streams {
+            exchange(&stream, b"let me in");
+        }
+        let outcome = server.stop();
+        let counts = (outcome.count("served"), outcome.count("refused"));
+        assert_eq!(counts, (CLIENTS, 0), "{model}: {}", outcome.output);
+        assert!(outcome.is_free_of_errors(), "{model}: {}", outcome.output);
     }
-    let outcome = server.stop();
-    let counts = (outcome.count("served"), outcome.count("refused"));
-    assert_eq!(counts, (CLIENTS, 0), "{}", outcome.output);
-    assert!(outcome.is_free_of_errors(), "{}", outcome.output);
+}
+
+#[test]
+fn who_finds_no_process_until_the_end_is_in_the_books() {
+    // Goal: fork and threads: who was accepted and could not be served is not forgotten. Method: a
+    // user who may have room for one client; the stop comes while another waits, and the first
+    // stays until that has been sent away.
+    if !can_become_another_user() {
+        return;
+    }
+    let _watchdog = Watchdog::start(60);
+    for (model, processes) in [("fork", 3), ("threads", 3)] {
+        let mut command = command(&["--model", model, "--drain-timeout", "500ms"]);
+        limit_processes(&mut command, processes);
+        let server = Server::spawn(command);
+        let deaf = be_served(&server, 1);
+        write_until_stuck(&deaf);
+        let waiting = connect(server.address);
+        server.wait_for_log("cannot take more than");
+        server.signal(libc::SIGTERM);
+        assert!(is_lost(&waiting), "{model}");
+        let outcome = server.wait();
+        assert_eq!(outcome.status.code(), Some(0), "{model}: {}", outcome.log);
+        let counts = (outcome.count("served"), outcome.count("refused"));
+        assert_eq!(counts, (1, 1), "{model}: {}", outcome.output);
+    }
+}
+
+/// Whether [`limit_processes`] can do what it is for; says so if not.
+fn can_become_another_user() -> bool {
+    // SAFETY: geteuid touches no memory.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if !is_root {
+        println!("skipped: only root can become a user who has no other process");
+    }
+    is_root
 }
 
 /// Lets the program run as a user whom nobody else is, and who may have `count` OS threads.

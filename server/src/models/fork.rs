@@ -23,6 +23,7 @@
 use crate::accept_error::{Fault, PAUSE_MAX, Shortages};
 use crate::blocking::drain::Drain;
 use crate::blocking::service::Service;
+use crate::ending::Ending;
 use crate::listen::QUEUE_LENGTH;
 use crate::models::blocking;
 use crate::options::Options;
@@ -70,6 +71,7 @@ pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io
     let failure = parent.accept_loop().err();
     parent.accept_the_queued();
     parent.listener = None;
+    parent.refuse_who_waits();
     parent.family.see_out(options.drain_timeout, bury)?;
     Ok(Summary {
         peak: parent.peak,
@@ -176,6 +178,15 @@ impl Parent<'_> {
                     break;
                 }
             }
+        }
+    }
+
+    /// Closes the connection for which there was no process to be had until the end.
+    fn refuse_who_waits(&mut self) {
+        if self.waiting.take().is_some() {
+            let number = self.last_number + 1;
+            let books = &mut self.family.summary;
+            books.count(number, &Ending::NeverStarted, 0, 0);
         }
     }
 }

@@ -8,6 +8,9 @@
 //! and a switch by the kernel whenever it has something to say. And what connections share has to
 //! be locked, because any two of them may run at the same moment.
 //!
+//! When there can be no more threads, the connection that was accepted last waits until one of the
+//! others has ended, and whoever comes after it waits in the listen queue.
+//!
 //! Man pages: accept(2), recv(2), send(2), pthreads(7). Deliberately not here: who is connected and
 //! what is counted (`blocking::service`), how threads that are blocked are told to stop
 //! (`blocking::drain`).
@@ -15,12 +18,13 @@
 use crate::blocking::connection::Connection;
 use crate::blocking::drain::Drain;
 use crate::blocking::service::Service;
+use crate::drain::Phase;
 use crate::options::Options;
 use crate::stop::Stop;
 use crate::summary::Summary;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 /// What a connection's buffer begins with.
@@ -52,18 +56,27 @@ fn accept_loop(listener: &TcpListener, service: &Arc<Service>, stop: &Stop) -> i
 }
 
 /// Starts the OS thread of a connection, which lives as long as the connection does.
-fn start(mut connection: Connection, service: &Service) {
+fn start(connection: Connection, service: &Service) {
     let (buffer_bytes, upper) = (service.buffer_bytes, service.upper);
-    let name = format!("connection {}", connection.number);
-    let builder = thread::Builder::new().name(name).stack_size(STACK_BYTES);
-    let started = builder.spawn(move || {
-        connection.begin();
-        let result = echo(&mut connection, buffer_bytes, upper);
-        connection.end(result);
-    });
-    if let Err(error) = started {
-        // The connection went with the closure. There are too many threads: that may change.
-        service.pause(&error);
+    // Until it has a thread, or the stop cuts everybody off.
+    while service.phase() != Phase::CutOff {
+        let name = format!("connection {}", connection.number);
+        let builder = thread::Builder::new().name(name).stack_size(STACK_BYTES);
+        // It is handed over to a thread that is there: what is given to one that cannot be started
+        // is lost.
+        let (sender, receiver) = mpsc::channel::<Connection>();
+        let started = builder.spawn(move || {
+            if let Ok(mut connection) = receiver.recv() {
+                connection.begin();
+                let result = echo(&mut connection, buffer_bytes, upper);
+                connection.end(result);
+            }
+        });
+        match started {
+            Ok(_) => return sender.send(connection).expect("it waits for nothing else"),
+            // There are too many threads: that may change.
+            Err(error) => service.pause(&error),
+        }
     }
 }
 
