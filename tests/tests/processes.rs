@@ -482,6 +482,16 @@ fn who_finds_no_process_until_the_end_is_in_the_books() {
     }
 }
 
+#[test]
+fn nobody_is_cut_off_who_is_not_there() {
+    // Goal: a stop that allows no time does not alarm anybody when there is nothing to lose.
+    // Method: workers without clients.
+    let _watchdog = Watchdog::start(60);
+    let server = Server::start(&["--model", "prefork", "--drain-timeout", "0s"]);
+    let outcome = server.stop();
+    assert!(!outcome.log.contains("cut off"), "{}", outcome.log);
+}
+
 /// Whether [`limit_processes`] can do what it is for; says so if not.
 fn can_become_another_user() -> bool {
     // SAFETY: geteuid touches no memory.

@@ -81,7 +81,9 @@ fn drain(service: &Service, timeout: Duration) {
         return;
     }
     let open = service.open();
-    warn!("{open} connections are cut off after {timeout:?}");
+    if open > 0 {
+        warn!("{open} connections are cut off after {timeout:?}");
+    }
     service.shut_down(Shutdown::Both, Phase::CutOff);
     service.wait_until_empty(Instant::now(), LAST_WORDS);
 }
