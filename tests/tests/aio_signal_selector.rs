@@ -190,6 +190,23 @@ fn an_overflow_of_the_queue_of_signals_is_recovered_from() {
 }
 
 #[test]
+fn a_signal_amid_the_recovery_from_an_overflow_does_no_harm() {
+    // Goal: the look at all sockets, which a signal with a handler can interrupt though it does not
+    // wait, is not an error of the server. Method: a queue that holds nothing, so that every event
+    // needs that look, of which strace interrupts every second.
+    let _watchdog = Watchdog::start(120);
+    let Some(mut command) = tampered("signal", &["inject=poll:error=EINTR:when=1+2"]) else {
+        return;
+    };
+    limit_signals(&mut command, 0);
+    let server = Server::spawn(command);
+    serve_some(&server);
+    let outcome = server.stop();
+    assert_eq!(outcome.count("out"), 10 * 100_001, "{}", outcome.output);
+    assert!(outcome.is_free_of_errors(), "{}", outcome.output);
+}
+
+#[test]
 fn signals_of_the_past_and_of_strangers_do_no_harm() {
     // Goal: a signal about a socket whose number has a successor, or that was sent by hand, makes
     // nobody read what is not there or end too early. Method: while the server is suspended,

@@ -209,8 +209,14 @@ fn echo(connection: &mut Connection, upper: bool) -> io::Result<()> {
 /// Asks about all sockets at once, and does not wait.
 fn poll(sockets: &mut [libc::pollfd]) -> io::Result<()> {
     let count = sockets.len() as libc::nfds_t;
-    // SAFETY: `sockets` points to as many elements as we say.
-    check(unsafe { libc::poll(sockets.as_mut_ptr(), count, 0) })
+    loop {
+        // SAFETY: `sockets` points to as many elements as we say.
+        match check(unsafe { libc::poll(sockets.as_mut_ptr(), count, 0) }) {
+            // It has looked at all of them, found none ready, and then a signal that has a handler.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// What the events of poll(2) mean, which signals carry as well.
