@@ -4,8 +4,8 @@
 //! the one that runs if nobody chooses. The other directories hold what models of one family share:
 //! `blocking`, `green`, `ready` (event loops), `process`, `ring` (io_uring). Beside them is what
 //! all share, one matter a file: `drain` and `farewell` (a graceful stop), `stop` (signals),
-//! `listen` (the listening socket), `accept_error`, `wait`, `ending` and `summary` (the books: what
-//! was served, counted).
+//! `listen` (the listening socket), `accept_error`, `wait`, `fd_room` (what select can watch),
+//! `ending` and `summary` (the books: what was served, counted).
 //!
 //! Deliberately not here: anything that runs once a message.
 
@@ -14,6 +14,7 @@ mod blocking;
 mod drain;
 mod ending;
 mod farewell;
+mod fd_room;
 mod green;
 mod listen;
 mod models;

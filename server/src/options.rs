@@ -3,6 +3,7 @@
 //! Deliberately not here: what the options do. Each is explained where it is honoured, except for
 //! what a user must know, which `--help` tells.
 
+use crate::fd_room;
 use crate::models::Model;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -17,9 +18,6 @@ const BUFFER_BYTES_MAX: u64 = 16 << 20;
 
 /// More OS threads than any machine has processors.
 const WORKERS_MAX: usize = 1024;
-
-/// select cannot watch a descriptor from 1024 on. Two dozen are left for the server's own.
-const SELECT_CONNECTIONS_MAX: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not 0");
 
 /// Sends back every byte it is sent, to many clients at once, in any of sixteen I/O models.
 #[derive(Clone, Debug, Parser)]
@@ -132,15 +130,13 @@ impl Options {
         count.unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// Lowers the number of connections to what select can watch.
-    pub(crate) fn bound_for_select(&mut self) {
-        let asked = self.max_connections;
-        if asked.is_none_or(|count| count > SELECT_CONNECTIONS_MAX) {
-            warn!(
-                "select watches small descriptors only: at most {SELECT_CONNECTIONS_MAX} \
-                 connections"
-            );
-            self.max_connections = Some(SELECT_CONNECTIONS_MAX);
+    /// Lowers the number of connections to what select can watch in this process, with so many
+    /// workers.
+    pub(crate) fn bound_for_select(&mut self, workers: NonZeroUsize) {
+        let room = fd_room::connections_max(workers);
+        if self.max_connections.is_none_or(|count| count > room) {
+            warn!("select watches small descriptors only: at most {room} connections");
+            self.max_connections = Some(room);
         }
     }
 

@@ -281,3 +281,53 @@ fn the_selector_stands_on_every_poller() {
         assert!(outcome.is_free_of_errors(), "{kind}: {}", outcome.output);
     }
 }
+
+/// Leaves the server `count` open descriptors that it knows nothing of.
+fn leave_descriptors(command: &mut Command, count: u32) {
+    let open = move || {
+        for _ in 0..count {
+            // SAFETY: the call touches no memory, and closes nothing.
+            if unsafe { libc::dup(0) } < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only, which are async-signal-safe.
+    unsafe { command.pre_exec(open) };
+}
+
+#[test]
+fn select_has_room_for_fewer_beside_other_descriptors() {
+    // Goal: select never meets a descriptor that it cannot watch, whoever else has the small ones,
+    // and nobody is turned away: those for whom there is none wait. Method: whoever starts the
+    // server leaves it hundreds, or it has many workers, which each need some.
+    const CROWD: usize = 300;
+    let _watchdog = Watchdog::start(120);
+    process::raise_own_descriptor_limit();
+    let cases: [&[&str]; 4] = [
+        &["--model", "select"],
+        &["--model", "selector", "--poller", "select"],
+        &["--model", "green", "--poller", "select"],
+        &["--workers", "64", "--poller", "select"],
+    ];
+    for arguments in cases {
+        let mut command = command(arguments);
+        leave_descriptors(&mut command, 750);
+        let server = Server::spawn(command);
+        let crowd: Vec<TcpStream> = (0..CROWD).map(|_| connect(server.address)).collect();
+        for stream in crowd {
+            exchange(&stream, b"small numbers only");
+        }
+        server.signal(libc::SIGTERM);
+        let outcome = server.wait();
+        assert_eq!(outcome.status.code(), Some(0), "{arguments:?}");
+        let counts = (outcome.count("served"), outcome.count("refused"));
+        assert_eq!(counts, (CROWD as u64, 0), "{arguments:?}");
+        assert!(
+            outcome.is_free_of_errors(),
+            "{arguments:?}: {}",
+            outcome.output
+        );
+    }
+}

@@ -33,7 +33,7 @@ pub(crate) fn run<T>(
     };
     let mut options = options.clone();
     if kind == Kind::Select {
-        options.bound_for_select();
+        options.bound_for_select(workers);
     }
     runtime::Builder::new()
         .poller(kind)

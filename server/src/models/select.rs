@@ -7,8 +7,9 @@
 //! did not take: nearly every socket can be written to nearly always, and select would never wait.
 //!
 //! The row has 1,024 bits (`FD_SETSIZE`): a larger descriptor cannot be watched, and putting it
-//! into a set would write beside it. So there are at most 1,000 connections, the rest is left for
-//! the server's own descriptors. Whoever comes then waits in the listen queue.
+//! into a set would write beside it. So there are at most 1,000 connections, and fewer if whoever
+//! started the server has left it many open descriptors (`fd_room`); the rest is for the server's
+//! own. Whoever comes then waits in the listen queue.
 //!
 //! Right when the program has to run everywhere, and connections are few: select is the oldest of
 //! these calls, and every system has it.
@@ -28,6 +29,7 @@ use log::debug;
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::ptr;
 use std::time::Duration;
@@ -39,7 +41,7 @@ pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io
         check(fd)?;
     }
     let mut options = options.clone();
-    options.bound_for_select();
+    options.bound_for_select(NonZeroUsize::MIN);
     let mut server = Server {
         service: Service::new(&options),
     };
@@ -152,7 +154,7 @@ fn echo(connection: &mut Connection, ready: Interest, upper: bool) -> io::Result
 const FD_BOUND: RawFd = libc::FD_SETSIZE as RawFd;
 
 /// Sees that a descriptor fits into a set. With at most as many connections as there may be, it
-/// does, unless whoever started this process has left it many open ones.
+/// does, unless whoever started this process has left it no other.
 fn check(fd: RawFd) -> io::Result<()> {
     if fd < FD_BOUND {
         return Ok(());

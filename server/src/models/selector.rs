@@ -28,6 +28,7 @@ use runtime::poller::{self, Kind, Readiness};
 use runtime::selector::{Ready, Selector};
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 /// What the selector keeps for a descriptor: what to call when it is ready.
@@ -50,7 +51,7 @@ pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io
     };
     let mut options = options.clone();
     if kind == Kind::Select {
-        options.bound_for_select();
+        options.bound_for_select(NonZeroUsize::MIN);
     }
     let (door, bell) = (listener.as_raw_fd(), stop.as_fd().as_raw_fd());
     let mut server = Server {
