@@ -19,11 +19,15 @@ mod relatives;
 
 use client::{connect, exchange, pattern, write_until_stuck};
 use process::{Server, Watchdog, command, eventually};
-use relatives::{children, os_threads, signal, signal_group, wait_for_children, wait_until_gone};
+use relatives::{
+    children, os_threads, signal, signal_group, sleeps, wait_for_children, wait_until_gone,
+};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::thread;
+use std::time::Duration;
 
 const MODELS: [&str; 3] = ["fork", "prefork", "prefork-green"];
 
@@ -203,6 +207,34 @@ fn a_killed_worker_costs_its_own_connections_only() {
         "{}",
         outcome.output
     );
+}
+
+#[test]
+fn a_replacement_sleeps_until_somebody_comes() {
+    // Goal: whoever takes over the socket of another process waits on it as that one did, and does
+    // not look now and then, which lets clients wait. Method: every worker is replaced, by the end
+    // it is asked for and by the one it is not; nobody wakes up for a while in which nobody comes.
+    const WHILE: Duration = Duration::from_millis(300);
+    let _watchdog = Watchdog::start(120);
+    for model in ["prefork", "prefork-green"] {
+        for end in [libc::SIGTERM, libc::SIGKILL] {
+            let server = start(model);
+            let before = wait_for_children(&server, WORKERS);
+            for pid in &before {
+                signal(*pid, end);
+            }
+            wait_until_gone(&before);
+            let workers = wait_for_children(&server, WORKERS);
+            for seed in 0..20 {
+                be_served(&server, seed);
+            }
+            eventually(&format!("{model}: they sleep after {end}"), || {
+                let count = sleeps(&workers);
+                thread::park_timeout(WHILE);
+                sleeps(&workers) == count
+            });
+        }
+    }
 }
 
 #[test]

@@ -44,7 +44,11 @@ pub(crate) fn serve(
     stop: &Stop,
 ) -> io::Result<Summary> {
     green::run(options, NonZeroUsize::MIN, |options| {
-        serve_here(listener.into(), options, stop)
+        let listener = TcpListener::from(listener);
+        // The runtime takes `O_NONBLOCK` for a wish of the user's, but it may be left over from
+        // another process that had this socket, whose runtime needed it (see `prefork`).
+        listener.set_nonblocking(false)?;
+        serve_here(listener, options, stop)
     })?
 }
 

@@ -70,6 +70,18 @@ pub(crate) fn os_threads(pid: i32) -> usize {
         .count()
 }
 
+/// How often the first OS thread of each of `pids` has gone to sleep, all in all.
+pub(crate) fn sleeps(pids: &[i32]) -> u64 {
+    let of = |pid: &i32| -> u64 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let mut lines = status.lines();
+        let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let count = count.expect("every thread has that").trim();
+        count.parse().expect("a number")
+    };
+    pids.iter().map(of).sum()
+}
+
 /// Sends `signal` to one process.
 pub(crate) fn signal(pid: i32, signal: i32) {
     // SAFETY: kill touches no memory of ours.
