@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("server: {error}");
+            // Not `eprintln`, which panics when nobody reads it: the code tells of it anyway.
+            let _ = writeln!(io::stderr(), "server: {error}");
             ExitCode::FAILURE
         }
     }

@@ -23,7 +23,7 @@ use runtime::poller::Kind;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -509,6 +509,17 @@ fn what_cannot_be_listened_on_is_explained() {
         }
         assert_eq!(outcome.output, "", "{address}");
     }
+}
+
+#[test]
+fn an_error_that_nobody_reads_has_its_code() {
+    // Goal: whoever closes the standard error still learns from the code what happened. Method: an
+    // address that cannot be had, and a pipe whose other end is closed.
+    let _watchdog = Watchdog::start(60);
+    let (_, unread) = std::io::pipe().unwrap();
+    let mut command = command(&["--listen", "203.0.113.1:0"]);
+    command.stdout(Stdio::null()).stderr(unread);
+    assert_eq!(command.status().unwrap().code(), Some(1));
 }
 
 #[test]
