@@ -12,7 +12,7 @@ use crate::accept_error::{Fault, PAUSE_MAX, Shortages};
 use log::info;
 use runtime::thread::{self, Thread};
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::num::NonZeroUsize;
 
 /// Decides when the next connection may be accepted.
@@ -78,6 +78,12 @@ impl Admission {
     ///
     /// `error` itself, if no accept can succeed any more.
     pub(crate) fn recover_from(&self, error: io::Error) -> io::Result<()> {
+        if error.kind() == ErrorKind::WouldBlock {
+            // Another worker has been told of the stop before us. It takes in the queue of the
+            // listener that we share, and does not wait there.
+            self.wait_for_an_end(|| thread::park_timeout(PAUSE_MAX));
+            return Ok(());
+        }
         match Fault::of(&error) {
             Fault::Peer => Ok(()),
             Fault::Shortage => {
