@@ -245,13 +245,13 @@ pub(crate) fn address(text: &str) -> Result<String, String> {
         return Err(format!("there is no port; {form}"));
     };
     match port.parse::<u16>() {
-        Err(_) => return Err(format!("`{port}` is no port; {form}")),
+        Err(_) => return Err(format!("`{port}` is not a port; {form}")),
         Ok(0) => return Err("nothing can be reached at port 0".to_owned()),
         Ok(_) => {}
     }
     let bracketed = host.starts_with('[') && host.ends_with(']');
     if host.is_empty() || (host.contains(':') && !bracketed) {
-        return Err(format!("`{host}` is no host; {form}"));
+        return Err(format!("`{host}` is not a host; {form}"));
     }
     Ok(text.to_owned())
 }

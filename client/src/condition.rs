@@ -271,7 +271,7 @@ impl FromStr for Condition {
         });
         let metric = Metric::named(name).ok_or_else(|| match name {
             "" => wrong(start, "there is no metric".to_owned()),
-            _ => wrong(start, format!("`{name}` is no metric")),
+            _ => wrong(start, format!("`{name}` is not a metric")),
         })?;
         let rest = rest.trim_start();
         let (operator, rest) = operator(rest)

@@ -68,7 +68,8 @@ const EXIT_GATE: u8 = 3;
 const EXIT_SIGNAL: u8 = 128;
 
 fn main() -> ExitCode {
-    env_logger::init();
+    let wanted = env_logger::Env::default().default_filter_or("warn");
+    env_logger::init_from_env(wanted);
     let done = match arguments::command() {
         Command::Load(settings) => run(settings),
         Command::Chat(settings) => chat::run(settings),

@@ -124,7 +124,7 @@ fn rate(text: &str) -> Result<Rate, String> {
     };
     let value: f64 = digits
         .parse()
-        .map_err(|_| format!("`{number}` is no number; {form}"))?;
+        .map_err(|_| format!("`{number}` is not a number; {form}"))?;
     let per_s = value * factor;
     if !(0.001..=PER_SECOND_MAX).contains(&per_s) {
         return Err(format!("it must be from 0.001/s to 1000M/s; {form}"));

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> io::Result<()> {
     let model = options.model();
-    model.check()?;
+    model.check(options)?;
     raise_descriptor_limit();
     // Signals are caught before the address is told: whoever reads it may send one at once.
     let stop = Stop::on_signals()?;

@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser};
 use log::warn;
 use runtime::poller::Kind;
 use std::ffi::OsString;
+use std::io;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -81,8 +82,8 @@ pub(crate) struct Options {
 
     /// How green threads and the selector ask the kernel which sockets are ready: epoll, kqueue,
     /// poll or select [default: the one RUNTIME_POLLER names, or else the best there is]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) poller: Option<Kind>,
+    #[arg(long, value_name = "NAME", value_parser = poller)]
+    poller: Option<Kind>,
 }
 
 impl Options {
@@ -122,6 +123,15 @@ impl Options {
             (None, Some(count)) if count.get() > 1 => Model::GreenWorkers,
             (None, _) => Model::Green,
         }
+    }
+
+    /// The poller of the models that stand on one.
+    ///
+    /// # Errors
+    ///
+    /// If nobody asked for one here, and `RUNTIME_POLLER` names none that this system has.
+    pub(crate) fn poller(&self) -> io::Result<Kind> {
+        self.poller.map_or_else(Kind::from_environment, Ok)
     }
 
     /// How many workers the model is to have.
@@ -171,6 +181,19 @@ fn workers(text: &str) -> Result<NonZeroUsize, String> {
     }
 }
 
+fn poller(text: &str) -> Result<Kind, String> {
+    let kind: Kind = text.parse().map_err(|error: io::Error| error.to_string())?;
+    let available = Kind::available();
+    if available.contains(&kind) {
+        return Ok(kind);
+    }
+    let names: Vec<&str> = available.iter().map(|kind| kind.name()).collect();
+    Err(format!(
+        "this system has no {kind}, but {}",
+        names.join(", ")
+    ))
+}
+
 fn positive_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => {
@@ -202,7 +225,11 @@ mod tests {
     #[test]
     fn mistakes_are_refused() {
         // Goal: nothing that cannot work gets past the command line. Method: one bad value each.
-        let mistakes: [&[&str]; 14] = [
+        let all_pollers = [Kind::Epoll, Kind::Kqueue];
+        let missing = all_pollers
+            .iter()
+            .find(|kind| !Kind::available().contains(kind));
+        let mistakes: [&[&str]; 15] = [
             &["--listen", "127.0.0.1"],
             &["--listen", "127.0.0.1:port"],
             &["--listen", "127.0.0.1:65536"],
@@ -213,6 +240,7 @@ mod tests {
             &["--idle-timeout", "0s"],
             &["--buffer", "0"],
             &["--poller", "slect"],
+            &["--poller", missing.expect("no system has both").name()],
             &["--model", "gren"],
             &["--model", "green", "--workers", "2"],
             &["--model", "threads", "--workers", "1"],

@@ -523,6 +523,27 @@ fn an_error_that_nobody_reads_has_its_code() {
 }
 
 #[test]
+fn a_poller_that_there_is_not_is_explained() {
+    // Goal: as above, before an address is told to anybody. Method: in each model with a poller a
+    // wrong name, and one of another system.
+    let _watchdog = Watchdog::start(60);
+    for model in ["green", "green-workers", "prefork-green", "selector"] {
+        for name in ["slect", "kqueue"] {
+            let mut by_environment = command(&["--model", model]);
+            by_environment.env("RUNTIME_POLLER", name);
+            let by_option = command(&["--model", model, "--poller", name]);
+            for (command, code) in [(by_environment, 1), (by_option, 2)] {
+                let outcome = refusal(command);
+                let said = format!("{model}, {name}: {}", outcome.log);
+                assert_eq!(outcome.status.code(), Some(code), "{said}");
+                assert!(outcome.log.contains("epoll, poll, select"), "{said}");
+                assert_eq!(outcome.output, "", "{said}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_port_that_needs_a_privilege_is_explained() {
     // Goal: as above. Method: the same, as a user without privileges, where this test may become
     // one.

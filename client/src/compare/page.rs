@@ -358,17 +358,17 @@ fn write_method(page: &mut String, comparison: &Comparison) -> fmt::Result {
     writeln!(
         page,
         "<section id=\"method\">\n<h2>How it was measured</h2>\n\
-         <p>Each model was loaded for {} in each of {} rounds, by the same client over the \
-         loopback device; every reply was compared with what was sent, byte by byte. Each time \
-         the server was started anew. Rounds go through all models, every second one backwards, \
-         and what is shown are the medians. {}</p>\n\
+         <p>Each model was loaded for {} in each round, by the same client over the loopback \
+         device; every reply was compared with what was sent, byte by byte. Each time the server \
+         was started anew. Rounds go through all models, every second one backwards. Shown here: \
+         {}. {}</p>\n\
          <p>Processor time and context switches are what the kernel has counted for the server \
          and all its threads and processes when it has ended. Memory, and how many connections \
          are answered while all are open, come from a server of their own. System calls were \
          counted by strace in runs of their own, as the difference between one with few messages \
          and one with many.</p>",
         time(settings.duration_s * 1e9),
-        settings.rounds,
+        settings.what_is_shown(),
         escape(&places),
     )?;
     for note in &comparison.notes {

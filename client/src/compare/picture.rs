@@ -81,10 +81,10 @@ fn write_picture(
     }
     let (settings, machine) = (&comparison.settings, &comparison.machine);
     let foot = format!(
-        "{} connections, messages of {} bytes, medians of {} rounds; {}, {}, {}",
+        "{} connections, messages of {} bytes, {}; {}, {}, {}",
         settings.connections,
         settings.size_bytes,
-        settings.rounds,
+        settings.what_is_shown(),
         machine.processor,
         machine.system,
         machine.date,

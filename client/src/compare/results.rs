@@ -34,6 +34,16 @@ pub(crate) struct Settings {
     pub(crate) client_processors: Vec<usize>,
 }
 
+impl Settings {
+    /// What the numbers are, for people.
+    pub(crate) fn what_is_shown(&self) -> String {
+        match self.rounds {
+            1 => "one round".to_owned(),
+            rounds => format!("medians of {rounds} rounds"),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ModelResult {
     pub(crate) name: String,

@@ -37,10 +37,10 @@ fn write_all(text: &mut String, comparison: &Comparison) -> fmt::Result {
     let settings = &comparison.settings;
     writeln!(
         text,
-        "{} connections, messages of {} bytes, medians of {} rounds of {}{}\n",
+        "{} connections, messages of {} bytes, {} of {}{}\n",
         HumanCount(settings.connections.into()),
         HumanCount(settings.size_bytes.into()),
-        settings.rounds,
+        settings.what_is_shown(),
         time(Duration::from_secs_f64(settings.duration_s)),
         if comparison.interrupted {
             " (interrupted)"

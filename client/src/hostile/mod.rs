@@ -171,11 +171,15 @@ fn parse(text: &str) -> Result<Mix, String> {
         let kind = Kind::from_str(kind, false).map_err(|_| {
             let known = Kind::value_variants().iter().map(ToString::to_string);
             let known = known.collect::<Vec<_>>().join(", ");
-            format!("`{kind}` is no kind; there are {known}")
+            format!("`{kind}` is not a kind; there are {known}")
         })?;
         let percent = match percent.strip_suffix('%').unwrap_or(percent).parse() {
             Ok(percent @ 1..=99) => percent,
-            _ => return Err(format!("`{percent}` is no percentage from 1 to 99; {form}")),
+            _ => {
+                return Err(format!(
+                    "`{percent}` is not a percentage from 1 to 99; {form}"
+                ));
+            }
         };
         if shares.iter().any(|share| share.kind == kind) {
             return Err(format!("{kind} is named twice"));

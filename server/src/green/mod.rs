@@ -27,10 +27,7 @@ pub(crate) fn run<T>(
     workers: NonZeroUsize,
     main: impl FnOnce(&Options) -> T,
 ) -> io::Result<T> {
-    let kind = match options.poller {
-        Some(kind) => kind,
-        None => Kind::from_environment()?,
-    };
+    let kind = options.poller()?;
     let mut options = options.clone();
     if kind == Kind::Select {
         options.bound_for_select(workers);

@@ -108,14 +108,18 @@ impl Model {
         serve(listener, options, stop)
     }
 
-    /// Finds out whether this system has the model, before anything is opened for it.
+    /// Finds out whether this system has the model and what it is to stand on, before anything is
+    /// opened for it.
     ///
     /// # Errors
     ///
     /// If it has not. The message names those it has, or tells what can be done about it.
-    pub(crate) fn check(self) -> io::Result<()> {
+    pub(crate) fn check(self, options: &Options) -> io::Result<()> {
         if self.function().is_none() {
             return Err(self.missing());
+        }
+        if self.has_poller() {
+            options.poller()?;
         }
         // A kernel may have an io_uring and be told not to give it to us: only an attempt tells.
         #[cfg(target_os = "linux")]

@@ -45,10 +45,7 @@ type Callback = fn(&mut Server, RawFd, Interest) -> io::Result<()>;
 /// Serves until `stop` says so, sees the connections out, and gives back the books.
 pub(crate) fn serve(listener: TcpListener, options: &Options, stop: &Stop) -> io::Result<Summary> {
     listener.set_nonblocking(true)?;
-    let kind = match options.poller {
-        Some(kind) => kind,
-        None => Kind::from_environment()?,
-    };
+    let kind = options.poller()?;
     let mut options = options.clone();
     if kind == Kind::Select {
         options.bound_for_select(NonZeroUsize::MIN);
