@@ -142,16 +142,31 @@ fn merge(settings: &Merge) -> Result<ExitCode, String> {
 /// The first SIGINT or SIGTERM leaves its number in the result, the second one ends the process at
 /// once.
 fn catch_signals() -> io::Result<Arc<AtomicUsize>> {
+    let number = note_signals()?;
+    end_with_the_next(false)?;
+    Ok(number)
+}
+
+/// SIGINT and SIGTERM leave their numbers in the result, and do nothing else.
+fn note_signals() -> io::Result<Arc<AtomicUsize>> {
     let number = Arc::new(AtomicUsize::new(0));
-    let armed = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_usize(signal, Arc::clone(&number), signal as usize)?;
+    }
+    Ok(number)
+}
+
+/// From now on the second SIGINT or SIGTERM ends the process at once; if `one_came` that is the
+/// next.
+fn end_with_the_next(one_came: bool) -> io::Result<()> {
+    let armed = Arc::new(AtomicBool::new(one_came));
     for signal in [SIGINT, SIGTERM] {
         // The order matters: a signal finds the way out armed only if another one came before.
         let status = i32::from(EXIT_SIGNAL) + signal;
         flag::register_conditional_shutdown(signal, status, Arc::clone(&armed))?;
         flag::register(signal, Arc::clone(&armed))?;
-        flag::register_usize(signal, Arc::clone(&number), signal as usize)?;
     }
-    Ok(number)
+    Ok(())
 }
 
 /// # Errors

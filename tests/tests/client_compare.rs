@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::binaries;
@@ -111,6 +111,15 @@ impl Place {
             }
         }
         found
+    }
+
+    /// Waits until something with this command line runs here.
+    fn wait_for(&self, line: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.still_running().iter().any(|one| one.trim() == line) {
+            assert!(Instant::now() < deadline, "{line} was not started");
+            thread::yield_now();
+        }
     }
 
     fn json(&self) -> Value {
@@ -426,4 +435,46 @@ fn ctrl_c_stops_everything() {
     assert_eq!(place.json()["interrupted"], true);
     assert_well_formed(&place.html());
     assert!(Path::new(&place.file("report.html")).exists());
+}
+
+#[test]
+fn a_second_signal_leaves_nothing_behind_either() {
+    // Goal: who is impatient loses nothing by it: also a server that strace runs is ended. Method:
+    // a server that says nothing where strace is its parent, and two signals at once.
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("skipped: there is no strace");
+        return;
+    }
+    let place = Place::new("impatient");
+    let arms = "shy) read parent </proc/$PPID/comm\n\
+                if [ \"$parent\" = strace ]; then exec sleep 1000; fi\n\
+                exec \"$SERVER\" --listen 127.0.0.1:0 ;;";
+    let server = place.script(&["shy"], arms);
+    let child = place.compare(&[&["--server", server.to_str().unwrap()], &SHORT[..]].concat());
+    place.wait_for("sleep 1000");
+    signal(child.id(), libc::SIGINT);
+    signal(child.id(), libc::SIGTERM);
+    let ended = place.finish(child);
+    assert!(
+        matches!(ended.code, Some(130 | 143)),
+        "{}{}",
+        ended.stdout,
+        ended.stderr
+    );
+    assert_eq!(place.json()["interrupted"], true);
+}
+
+#[test]
+fn a_server_that_tells_nothing_can_be_interrupted() {
+    // Goal: asking for the models is no wait that only force ends. Method: a server that hangs
+    // whatever it is asked, and Ctrl-C.
+    let place = Place::new("mute");
+    let server = place.file("mute.sh");
+    fs::write(&server, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
+    let child = place.compare(&["--server", server.to_str().unwrap()]);
+    place.wait_for("sleep 1000");
+    signal(child.id(), libc::SIGINT);
+    let ended = place.finish(child);
+    assert_eq!(ended.code, Some(130), "{}{}", ended.stdout, ended.stderr);
 }

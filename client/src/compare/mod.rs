@@ -40,7 +40,7 @@ use results::{Comparison, ModelResult, Settings};
 use trial::{Burden, Extent, Scratch};
 
 use crate::out_file::{self, OutFile};
-use crate::{EXIT_FAILED, EXIT_SIGNAL, catch_signals, limits};
+use crate::{EXIT_FAILED, EXIT_SIGNAL, end_with_the_next, limits, note_signals};
 
 /// The command line asks for what there is not. clap ends with the same for what it refuses.
 const EXIT_USAGE: u8 = 2;
@@ -72,10 +72,17 @@ impl Ending {
 ///
 /// If it could not begin, or the report could not be written.
 pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
-    let signal = catch_signals().map_err(|error| format!("signals cannot be caught: {error}"))?;
+    let uncaught = |error: io::Error| format!("signals cannot be caught: {error}");
+    // While anything runs a second signal changes nothing: the first one has it stopped, and who
+    // ended at once would leave a server behind that is not our own child but strace's.
+    let signal = Signal(note_signals().map_err(uncaught)?);
     let outputs = Outputs::prepare(options)?;
     let server = models::find_server(options.server.as_deref())?;
-    let all = models::of_server(&server)?;
+    let all = match models::of_server(&server, &signal) {
+        Ok(all) => all,
+        Err(Trouble::Interrupted(signal)) => return Ok(Ending::Interrupted(signal).code()),
+        Err(Trouble::Failed(words) | Trouble::Lacking(words)) => return Err(words),
+    };
     let models = match models::chosen(all, &options.models) {
         Ok(models) => models,
         Err(error) => {
@@ -91,14 +98,20 @@ pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
         log::warn!("orphans of a server will not be found: {error}");
     }
 
-    let mut run = Run::new(options, server, models, Signal(signal))?;
+    let mut run = Run::new(options, server, models, signal)?;
     // What is done here is done on the client's side.
     #[cfg(target_os = "linux")]
     if let Err(error) = system::pin(&run.comparison.settings.client_processors) {
         log::warn!("this program cannot be kept on a processor: {error}");
     }
     let ending = run.measure();
-    let comparison = run.comparison;
+    let Run {
+        comparison,
+        scratch,
+        ..
+    } = run;
+    drop(scratch);
+    end_with_the_next(matches!(ending, Ending::Interrupted(_))).map_err(uncaught)?;
     let printed = out_file::print(&table::text(&comparison));
     outputs.write(&comparison)?;
     printed?;

@@ -7,7 +7,9 @@
 //! started with it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use crate::compare::process::{Process, Signal, Trouble};
 
 /// A model of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,20 +48,18 @@ pub(crate) fn find_server(named: Option<&Path>) -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// If the server cannot be run, or lists none.
-pub(crate) fn of_server(server: &Path) -> Result<Vec<Model>, String> {
-    let output = Command::new(server)
-        .arg("--help")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{} cannot be run: {error}", server.display()))?;
-    let models = listed_in(&String::from_utf8_lossy(&output.stdout));
+/// If the server cannot be run, lists none, or takes too long for that.
+pub(crate) fn of_server(server: &Path, signal: &Signal) -> Result<Vec<Model>, Trouble> {
+    let mut command = Command::new(server);
+    command.arg("--help");
+    let help = Process::start(command, &[], signal)?.output()?;
+    let models = listed_in(&help);
     if models.is_empty() {
-        return Err(format!(
+        return Err(Trouble::Failed(format!(
             "{} lists no models under --model: is it the server of this client? Build both with \
              `cargo build --release --package server --package client`",
             server.display()
-        ));
+        )));
     }
     Ok(models)
 }

@@ -28,6 +28,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// What is kept of a child's complaints.
 const COMPLAINT_BYTES_MAX: usize = 16 * 1024;
+/// For how long a child may take to print all that it has to say, and how much that may be.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(10);
+const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why there is no number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +131,30 @@ impl Process {
             });
         }
         rx
+    }
+
+    /// All that it prints on its standard output, until it ends that.
+    ///
+    /// # Errors
+    ///
+    /// If that takes too long or is too much, or a signal comes first.
+    pub(crate) fn output(mut self) -> Result<String, Trouble> {
+        let lines = self.lines();
+        let deadline = Instant::now() + OUTPUT_LIMIT;
+        let mut text = String::new();
+        while Instant::now() < deadline && text.len() < OUTPUT_BYTES_MAX {
+            self.signal.check()?;
+            match lines.recv_timeout(LOOK_EVERY) {
+                Ok(line) => text.extend([line.as_str(), "\n"]),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(text),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+        }
+        let limit = OUTPUT_LIMIT.as_secs();
+        Err(Trouble::Failed(format!(
+            "the server's --help has no end within {limit} s and {OUTPUT_BYTES_MAX} bytes: is it \
+             the server of this client?"
+        )))
     }
 
     /// Waits for its end.
