@@ -16,6 +16,7 @@ use crate::compare::Compare;
 use crate::find_max;
 use crate::hostile;
 use crate::merge::{self, Merge};
+use crate::message;
 use crate::pacing::Pace;
 use crate::results::Results;
 use crate::style;
@@ -210,6 +211,14 @@ impl Load {
             Extent::Messages(_) => None,
         };
         self.hostile.lingering_ports(self.connections, length)
+    }
+
+    /// How many OS threads drive the connections, if each has some of its own.
+    pub(crate) fn os_threads(&self) -> u64 {
+        let message_bytes = (self.size_bytes as usize).max(message::HEADER_BYTES_MAX);
+        let in_flight_bytes = message_bytes * self.pace.depth as usize;
+        let style = self.style.style;
+        style.os_threads_each(in_flight_bytes) * u64::from(self.measured_connections())
     }
 
     /// When a connection has sent enough.

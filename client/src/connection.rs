@@ -30,7 +30,7 @@ use crate::wire::Wire;
 /// calls.
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// More may not fit the socket buffers of both sides, and is sent by a thread of its own.
-const SEND_ALONE_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const SEND_ALONE_BYTES_MAX: usize = 16 * 1024;
 /// How long the rest of a wrong reply is waited for, only to describe better what is wrong.
 const GRACE: Duration = Duration::from_millis(100);
 

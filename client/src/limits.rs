@@ -1,8 +1,8 @@
 //! Whether the machine allows as many connections as were asked for, checked before the first one.
 //!
-//! Application, above L4. Rests on getrlimit(2) and ip(7) (`ip_local_port_range`). A run that finds
-//! out half-way gives errors that look like the server's; so it does not start, and the remedy is
-//! named.
+//! Application, above L4. Rests on getrlimit(2), ip(7) (`ip_local_port_range`) and proc(5)
+//! (`/proc/sys/vm/max_map_count`). A run that finds out half-way gives errors that look like the
+//! server's, or is ended by the system; so it does not start, and the remedy is named.
 //!
 //! Deliberately not here: the server's limits, which only the server knows.
 
@@ -16,16 +16,29 @@ use rlimit::Resource;
 /// files.
 pub(crate) const SPARE_DESCRIPTORS: u64 = 32;
 
+/// What an OS thread takes of the kernel's book of a process's memory: its stack and the one for
+/// signals, each with a guard. Where no line is left for the latter std ends the process.
+const MAPPINGS_PER_THREAD: u64 = 4;
+/// Mappings besides those: the program, its libraries, its heaps.
+const SPARE_MAPPINGS: u64 = 1024;
+
+/// How many lines that book may have; only Linux tells it so.
+const MAPPINGS_FILE: &str = "/proc/sys/vm/max_map_count";
+
 /// Which local ports the kernel gives to connections; only Linux tells it so.
 const PORT_RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// Raises the soft limit of descriptors as far as `connections` need, of which those that come and
-/// go leave so many ports behind.
+/// go leave so many ports behind; they are driven by so many OS threads.
 ///
 /// # Errors
 ///
 /// What stands in the way of that many connections, one remedy for each.
-pub(crate) fn prepare(connections: u32, lingering_ports: u32) -> Result<(), Vec<String>> {
+pub(crate) fn prepare(
+    connections: u32,
+    lingering_ports: u32,
+    threads: u64,
+) -> Result<(), Vec<String>> {
     let mut obstacles = Vec::new();
     match raise_descriptor_limit(connections) {
         Ok(None) => {}
@@ -37,6 +50,9 @@ pub(crate) fn prepare(connections: u32, lingering_ports: u32) -> Result<(), Vec<
         .ok()
         .and_then(|text| port_range(&text));
     obstacles.extend(range.and_then(|range| port_obstacle(connections, lingering_ports, &range)));
+    let mappings = fs::read_to_string(MAPPINGS_FILE).ok();
+    let mappings = mappings.and_then(|text| text.trim().parse().ok());
+    obstacles.extend(mappings.and_then(|mappings| thread_obstacle(threads, mappings)));
     if obstacles.is_empty() {
         Ok(())
     } else {
@@ -96,6 +112,20 @@ fn port_obstacle(connections: u32, lingering: u32, range: &RangeInclusive<u16>) 
     ))
 }
 
+/// So many OS threads in a process that may have so many mappings.
+fn thread_obstacle(threads: u64, mappings: u64) -> Option<String> {
+    let needed = threads * MAPPINGS_PER_THREAD + SPARE_MAPPINGS;
+    (threads > 0 && needed > mappings).then(|| {
+        let most = mappings.saturating_sub(SPARE_MAPPINGS) / MAPPINGS_PER_THREAD;
+        format!(
+            "{threads} OS threads need {needed} memory mappings, and the system allows {mappings}, \
+             which are enough for {most}: raise the limit with \
+             `sysctl -w vm.max_map_count={needed}`, ask for fewer --connections, or use \
+             --style green, which needs no OS threads"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +154,17 @@ mod tests {
         );
         let large = port_obstacle(70_000, 0, &(1024..=65_535)).unwrap();
         assert!(large.contains("several clients"), "{large}");
+    }
+
+    #[test]
+    fn too_many_threads_are_told_with_the_remedy() {
+        // Goal: the exact border, and no word where there are no threads. Method: calls it there.
+        assert_eq!(thread_obstacle(0, 1), None);
+        assert_eq!(thread_obstacle(16_126, 65_530), None);
+        let obstacle = thread_obstacle(16_127, 65_530).unwrap();
+        assert!(
+            obstacle.contains("vm.max_map_count=65532") && obstacle.contains("enough for 16126"),
+            "{obstacle}"
+        );
     }
 }

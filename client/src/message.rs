@@ -36,6 +36,9 @@ pub(crate) const BLOCK_BYTES: usize = 16;
 /// The digits of the largest `u64`.
 const DIGITS_MAX: usize = 20;
 
+/// The longest line without words and filler: two numbers, the space between them, and the end.
+pub(crate) const HEADER_BYTES_MAX: usize = 7 + 1 + DIGITS_MAX + 1;
+
 /// Whose bytes these are.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {

@@ -423,3 +423,31 @@ fn threads_that_cannot_be_made_are_told() {
         "{said}"
     );
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_that_the_system_would_not_survive_are_refused() {
+    // Goal: where there is no memory mapping left for a thread, std ends the process; so the run
+    // does not start, and the remedy is named. Method: connections with two threads each, because
+    // their messages are large, for which the system has too few mappings.
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
+    let limit: u32 = limit.trim().parse().unwrap();
+    let connections = limit / 8;
+    if connections > 1_000_000 {
+        println!("skipped: the system allows {limit} mappings");
+        return;
+    }
+    let connections = connections.to_string();
+    let words = ["--style", "threads", "--connections", &connections];
+    let ended = client(
+        &fake::nobody(),
+        &[&words[..], &["--size", "20000"]].concat(),
+    );
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("sysctl -w vm.max_map_count=")
+            && ended.stderr.contains("--style green"),
+        "{}",
+        ended.stderr
+    );
+}

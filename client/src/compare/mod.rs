@@ -92,7 +92,7 @@ pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
     };
     let most = options.steps().into_iter().max();
     let most = most.unwrap_or(options.connections);
-    limits::prepare(most, 0).map_err(|obstacles| obstacles.join("\nerror: "))?;
+    limits::prepare(most, 0, 0).map_err(|obstacles| obstacles.join("\nerror: "))?;
     #[cfg(target_os = "linux")]
     if let Err(error) = system::adopt_orphans() {
         log::warn!("orphans of a server will not be found: {error}");

@@ -17,6 +17,7 @@ use clap::{Args, ValueEnum};
 use runtime::poller::Kind;
 use serde::{Deserialize, Serialize};
 
+use crate::connection::SEND_ALONE_BYTES_MAX;
 use crate::limits::SPARE_DESCRIPTORS;
 use crate::load::Load;
 use crate::message::Wording;
@@ -83,6 +84,15 @@ impl Style {
         match self {
             Style::Green | Style::Threads => Wording::Nothing,
             Style::Select => Wording::InParts,
+        }
+    }
+
+    /// How many OS threads each connection has for itself, with so many bytes in flight.
+    pub(crate) fn os_threads_each(self, in_flight_bytes: usize) -> u64 {
+        match self {
+            Style::Green | Style::Select => 0,
+            Style::Threads if in_flight_bytes > SEND_ALONE_BYTES_MAX => 2,
+            Style::Threads => 1,
         }
     }
 
