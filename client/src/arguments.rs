@@ -15,6 +15,7 @@ use crate::chat::{self, Chat};
 use crate::compare::Compare;
 use crate::find_max;
 use crate::hostile;
+use crate::limits::Needs;
 use crate::merge::{self, Merge};
 use crate::message;
 use crate::pacing::Pace;
@@ -205,7 +206,7 @@ impl Load {
     }
 
     /// Ports that connections which come and go leave behind.
-    pub(crate) fn lingering_ports(&self) -> u32 {
+    fn lingering_ports(&self) -> u32 {
         let length = match self.extent() {
             Extent::Duration(duration) => Some(duration),
             Extent::Messages(_) => None,
@@ -213,12 +214,21 @@ impl Load {
         self.hostile.lingering_ports(self.connections, length)
     }
 
-    /// How many OS threads drive the connections, if each has some of its own.
-    pub(crate) fn os_threads(&self) -> u64 {
-        let message_bytes = (self.size_bytes as usize).max(message::HEADER_BYTES_MAX);
-        let in_flight_bytes = message_bytes * self.pace.depth as usize;
-        let style = self.style.style;
-        style.os_threads_each(in_flight_bytes) * u64::from(self.measured_connections())
+    /// What this asks of the machine.
+    pub(crate) fn needs(&self) -> Needs {
+        let message_bytes = u64::from(self.size_bytes).max(message::HEADER_BYTES_MAX as u64);
+        let depth = u64::from(self.pace.depth);
+        let in_flight = self.messages.map_or(depth, |messages| depth.min(messages));
+        let in_flight_bytes = message_bytes * in_flight;
+        let measured = u64::from(self.measured_connections());
+        Needs {
+            connections: self.connections,
+            lingering_ports: self.lingering_ports(),
+            threads: self.style.style.os_threads_each(in_flight_bytes) * measured,
+            // Each message is made in one place and kept in another one, or there is room for the
+            // next ones.
+            memory_bytes: 2 * in_flight_bytes * measured,
+        }
     }
 
     /// When a connection has sent enough.

@@ -1,7 +1,7 @@
 //! Whether the machine allows as many connections as were asked for, checked before the first one.
 //!
 //! Application, above L4. Rests on getrlimit(2), ip(7) (`ip_local_port_range`) and proc(5)
-//! (`/proc/sys/vm/max_map_count`). A run that finds out half-way gives errors that look like the
+//! (`max_map_count`, `meminfo`). A run that finds out half-way gives errors that look like the
 //! server's, or is ended by the system; so it does not start, and the remedy is named.
 //!
 //! Deliberately not here: the server's limits, which only the server knows.
@@ -25,20 +25,36 @@ const SPARE_MAPPINGS: u64 = 1024;
 /// How many lines that book may have; only Linux tells it so.
 const MAPPINGS_FILE: &str = "/proc/sys/vm/max_map_count";
 
+/// How much memory the machine has; only Linux tells it so.
+const MEMORY_FILE: &str = "/proc/meminfo";
+
 /// Which local ports the kernel gives to connections; only Linux tells it so.
 const PORT_RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// Raises the soft limit of descriptors as far as `connections` need, of which those that come and
-/// go leave so many ports behind; they are driven by so many OS threads.
+/// What a run asks of the machine.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Needs {
+    pub(crate) connections: u32,
+    /// Ports that connections which come and go leave behind.
+    pub(crate) lingering_ports: u32,
+    /// OS threads that drive the connections.
+    pub(crate) threads: u64,
+    /// What is kept of the messages in flight.
+    pub(crate) memory_bytes: u64,
+}
+
+/// Raises the soft limit of descriptors as far as the connections need.
 ///
 /// # Errors
 ///
-/// What stands in the way of that many connections, one remedy for each.
-pub(crate) fn prepare(
-    connections: u32,
-    lingering_ports: u32,
-    threads: u64,
-) -> Result<(), Vec<String>> {
+/// What stands in the way of that, one remedy for each.
+pub(crate) fn prepare(needs: &Needs) -> Result<(), Vec<String>> {
+    let Needs {
+        connections,
+        lingering_ports,
+        threads,
+        memory_bytes,
+    } = *needs;
     let mut obstacles = Vec::new();
     match raise_descriptor_limit(connections) {
         Ok(None) => {}
@@ -53,6 +69,9 @@ pub(crate) fn prepare(
     let mappings = fs::read_to_string(MAPPINGS_FILE).ok();
     let mappings = mappings.and_then(|text| text.trim().parse().ok());
     obstacles.extend(mappings.and_then(|mappings| thread_obstacle(threads, mappings)));
+    let memory = fs::read_to_string(MEMORY_FILE).ok();
+    let memory = memory.and_then(|text| memory_in(&text));
+    obstacles.extend(memory.and_then(|memory| memory_obstacle(memory_bytes, memory)));
     if obstacles.is_empty() {
         Ok(())
     } else {
@@ -126,6 +145,25 @@ fn thread_obstacle(threads: u64, mappings: u64) -> Option<String> {
     })
 }
 
+/// The machine's memory in bytes, from the kernel's file.
+fn memory_in(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// More than the machine has is asked for by mistake; what is used of it by others is not counted.
+fn memory_obstacle(needed: u64, memory: u64) -> Option<String> {
+    (needed > memory).then(|| {
+        format!(
+            "the messages in flight on all connections take {needed} bytes of memory, and the \
+             machine has {memory}: ask for a smaller --depth or --size, or for fewer --connections"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +192,20 @@ mod tests {
         );
         let large = port_obstacle(70_000, 0, &(1024..=65_535)).unwrap();
         assert!(large.contains("several clients"), "{large}");
+    }
+
+    #[test]
+    fn more_memory_than_there_is_is_told() {
+        // Goal: the kernel's file is understood, and the exact border. Method: texts, and calls.
+        let text = "MemFree: 7 kB\nMemTotal:       24576 kB\nMemTotal: 1 kB\n";
+        assert_eq!(memory_in(text), Some(24576 * 1024));
+        assert_eq!(memory_in("MemTotal: many kB\n"), None);
+        assert_eq!(memory_obstacle(1000, 1000), None);
+        let obstacle = memory_obstacle(1001, 1000).unwrap();
+        assert!(
+            obstacle.contains("--depth") && obstacle.contains("has 1000"),
+            "{obstacle}"
+        );
     }
 
     #[test]

@@ -88,8 +88,7 @@ fn main() -> ExitCode {
 fn run(settings: arguments::Load) -> Result<ExitCode, String> {
     let files = settings.results.files()?;
     let signal = catch_signals().map_err(|error| format!("signals cannot be caught: {error}"))?;
-    let lingering_ports = settings.lingering_ports();
-    let prepared = limits::prepare(settings.connections, lingering_ports, settings.os_threads());
+    let prepared = limits::prepare(&settings.needs());
     let (report, measured, outcome) = match prepared {
         Ok(()) => runtime::Builder::new()
             .run(move || load(settings, &signal))

@@ -328,3 +328,21 @@ fn large_messages_in_flight_do_not_lock_up() {
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
     assert_eq!(ended.number("window/bytes"), 12 * 4_000_000);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn more_in_flight_than_the_memory_holds_is_refused() {
+    // Goal: told before the first connection, with the remedy, instead of by the system in
+    // mid-run. Method: a gigabyte in flight on each of very many connections.
+    let words = ["--depth", "65536", "--size", "16384"];
+    let ended = client(
+        &fake::nobody(),
+        &[&words[..], &["--connections", "15000"]].concat(),
+    );
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("bytes of memory") && ended.stderr.contains("smaller --depth"),
+        "{}",
+        ended.stderr
+    );
+}

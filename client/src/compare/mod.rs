@@ -39,8 +39,9 @@ use progress::Progress;
 use results::{Comparison, ModelResult, Settings};
 use trial::{Burden, Extent, Scratch};
 
+use crate::limits::{self, Needs};
 use crate::out_file::{self, OutFile};
-use crate::{EXIT_FAILED, EXIT_SIGNAL, end_with_the_next, limits, note_signals};
+use crate::{EXIT_FAILED, EXIT_SIGNAL, end_with_the_next, note_signals};
 
 /// The command line asks for what there is not. clap ends with the same for what it refuses.
 const EXIT_USAGE: u8 = 2;
@@ -92,7 +93,11 @@ pub(crate) fn run(options: &Compare) -> Result<ExitCode, String> {
     };
     let most = options.steps().into_iter().max();
     let most = most.unwrap_or(options.connections);
-    limits::prepare(most, 0, 0).map_err(|obstacles| obstacles.join("\nerror: "))?;
+    let needs = Needs {
+        connections: most,
+        ..Needs::default()
+    };
+    limits::prepare(&needs).map_err(|obstacles| obstacles.join("\nerror: "))?;
     #[cfg(target_os = "linux")]
     if let Err(error) = system::adopt_orphans() {
         log::warn!("orphans of a server will not be found: {error}");

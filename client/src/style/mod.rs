@@ -88,10 +88,10 @@ impl Style {
     }
 
     /// How many OS threads each connection has for itself, with so many bytes in flight.
-    pub(crate) fn os_threads_each(self, in_flight_bytes: usize) -> u64 {
+    pub(crate) fn os_threads_each(self, in_flight_bytes: u64) -> u64 {
         match self {
             Style::Green | Style::Select => 0,
-            Style::Threads if in_flight_bytes > SEND_ALONE_BYTES_MAX => 2,
+            Style::Threads if in_flight_bytes > SEND_ALONE_BYTES_MAX as u64 => 2,
             Style::Threads => 1,
         }
     }
