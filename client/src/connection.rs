@@ -19,7 +19,7 @@ use crate::flight::{Flight, ROOM_BYTES, Suspect};
 use crate::load::Load;
 use crate::message::{Letters, Message};
 use crate::net::Shutdown;
-use crate::pacing::{Due, Pacer};
+use crate::pacing::{Due, Pacer, wait_ns};
 use crate::recorder::Departure;
 use crate::sender::Sender;
 use crate::slot::Slot;
@@ -197,9 +197,9 @@ impl<'a, W: Wire> Exchange<'a, W> {
         Ok(())
     }
 
-    /// Whether something comes before `until_ns`.
+    /// Whether something comes before `until_ns`, or before it is time to look again.
     fn wait_readable(&self, until_ns: u64) -> Result<bool, Failure> {
-        let left_ns = until_ns.saturating_sub(self.load.clock.now_ns());
+        let left_ns = wait_ns(until_ns.saturating_sub(self.load.clock.now_ns()));
         runtime::io::wait_readable(&*self.stream, Some(Duration::from_nanos(left_ns)))
             .map_err(|error| self.flight.system_failure(Phase::Receive, &error))
     }

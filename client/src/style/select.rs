@@ -28,7 +28,7 @@ use crate::failure::{Failure, Phase};
 use crate::flight::{Flight, Suspect};
 use crate::load::{Load, Presence};
 use crate::net::Shutdown;
-use crate::pacing::{Due, Pacer};
+use crate::pacing::{Due, Pacer, wait_ns};
 use crate::recorder::Departure;
 use crate::slot::Slot;
 
@@ -174,12 +174,12 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Until the next message is due on any connection.
+    /// Until the next message is due on any connection, or it is time to look again.
     fn timeout(&self) -> Option<Duration> {
         let open = self.connections.iter().flatten();
         let next_ns = open.map(|connection| connection.wake_ns).min()?;
         let left_ns = next_ns.saturating_sub(self.load.clock.now_ns());
-        (next_ns != NEVER_NS).then_some(Duration::from_nanos(left_ns))
+        (next_ns != NEVER_NS).then_some(Duration::from_nanos(wait_ns(left_ns)))
     }
 
     fn wake_due(&mut self) {
