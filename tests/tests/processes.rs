@@ -56,6 +56,14 @@ fn be_served(server: &Server, seed: u64) -> TcpStream {
     stream
 }
 
+/// Suspends the parent while `act` runs, so that it finds everything at once.
+fn behind_its_back(server: &Server, act: impl FnOnce()) {
+    server.signal(libc::SIGSTOP);
+    eventually("the parent is suspended", || server.state() == 'T');
+    act();
+    server.signal(libc::SIGCONT);
+}
+
 /// Reads to the end, which has to come in order.
 fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -117,19 +125,18 @@ fn killed_children_are_reaped_and_counted() {
         .map(|seed| be_served(&server, seed))
         .collect();
     let pids = wait_for_children(&server, CLIENTS);
-    server.signal(libc::SIGSTOP);
-    eventually("the parent is suspended", || server.state() == 'T');
-    for pid in &pids[..KILLED] {
-        signal(*pid, libc::SIGKILL);
-    }
-    eventually("they are zombies", || {
-        children(&server)
-            .iter()
-            .filter(|child| child.state == 'Z')
-            .count()
-            == KILLED
+    behind_its_back(&server, || {
+        for pid in &pids[..KILLED] {
+            signal(*pid, libc::SIGKILL);
+        }
+        eventually("they are zombies", || {
+            children(&server)
+                .iter()
+                .filter(|child| child.state == 'Z')
+                .count()
+                == KILLED
+        });
     });
-    server.signal(libc::SIGCONT);
     wait_for_children(&server, CLIENTS - KILLED);
     drop(streams);
     wait_for_children(&server, 0);
@@ -460,6 +467,39 @@ fn a_crash_loop_is_slowed_down_told_and_ended() {
     for delay in ["replaced at once", "replaced in 100ms", "replaced in 3.2s"] {
         assert_eq!(outcome.log.matches(delay).count(), 1, "{}", outcome.log);
     }
+}
+
+#[test]
+fn a_crash_loop_of_all_ends_with_all_in_the_books() {
+    // Goal: nobody is forgotten who dies at the same time as the one with whom the server gives up.
+    // Method: all workers are killed while their parent is suspended, again and again.
+    let _watchdog = Watchdog::start(120);
+    let server = start("prefork-green");
+    let mut killed = 0;
+    while !server.log().contains("no other is tried") {
+        let alive = children(&server);
+        if alive.len() < WORKERS || alive.iter().any(|child| child.state == 'Z') {
+            thread::park_timeout(Duration::from_millis(5));
+            continue;
+        }
+        behind_its_back(&server, || {
+            for child in &alive {
+                signal(child.pid, libc::SIGKILL);
+            }
+            killed += alive.len() as u64;
+            eventually("they are zombies", || {
+                children(&server).iter().all(|child| child.state == 'Z')
+            });
+        });
+    }
+    let outcome = server.wait();
+    assert_eq!(outcome.status.code(), Some(1), "{}", outcome.log);
+    assert_eq!(
+        outcome.count("killed by SIGKILL"),
+        killed,
+        "{}",
+        outcome.log
+    );
 }
 
 #[test]

@@ -67,14 +67,18 @@ where
         while !self.stop.is_requested() {
             self.start_the_due()?;
             self.family.wait(None, self.until_next_due())?;
+            // Whoever has died is buried, though it be in the wake of the one with whom it ends.
+            let mut result = Ok(());
             for (child, end) in self.family.take_the_dead()? {
                 let place = self.bury(&child, end);
                 if self.stop.is_requested() {
                     info!("{}", Death { child, end });
                 } else {
-                    self.try_again(place, child.since.elapsed(), Death { child, end })?;
+                    let life = child.since.elapsed();
+                    result = result.and(self.try_again(place, life, Death { child, end }));
                 }
             }
+            result?;
         }
         Ok(())
     }
