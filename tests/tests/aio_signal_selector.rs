@@ -145,7 +145,10 @@ fn limit_signals(command: &mut Command, count: u64) {
 /// Suspends the server while `act` runs, so that it finds everything at once.
 fn behind_its_back(server: &Server, act: impl FnOnce()) {
     server.signal(libc::SIGSTOP);
-    eventually("the server is suspended", || server.state() == 'T');
+    // Who is traced is suspended in a way of its own.
+    eventually("the server is suspended", || {
+        matches!(server.state(), 'T' | 't')
+    });
     act();
     server.signal(libc::SIGCONT);
 }
@@ -237,6 +240,40 @@ fn signals_of_the_past_and_of_strangers_do_no_harm() {
     }
     drop(streams);
     assert_eq!(server.stop().count("served"), 6 * CLIENTS);
+}
+
+#[test]
+fn who_left_the_queue_does_not_take_others_along() {
+    // Goal: at a stop, everybody is taken in who waits behind a connection that was aborted there.
+    // Method: the server is suspended while clients connect and the stop comes, and strace has
+    // every second accept fail like that.
+    const CLIENTS: u64 = 10;
+    let _watchdog = Watchdog::start(120);
+    for model in ["aio", "green"] {
+        let Some(command) = tampered(model, &["inject=accept4:error=ECONNABORTED:when=1+2"]) else {
+            return;
+        };
+        let server = Server::spawn(command);
+        let mut streams = Vec::new();
+        behind_its_back(&server, || {
+            streams.extend((0..CLIENTS).map(|_| connect(server.address)));
+            server.signal(libc::SIGTERM);
+        });
+        for (seed, mut stream) in (0..).zip(&streams) {
+            stream.write_all(&pattern(seed, 100)).unwrap();
+            let mut answer = [0; 100];
+            stream.read_exact(&mut answer).unwrap();
+            assert!(answer[..] == pattern(seed, 100), "{model}");
+        }
+        drop(streams);
+        let outcome = server.wait();
+        assert_eq!(
+            outcome.count("served"),
+            CLIENTS,
+            "{model}: {}",
+            outcome.output
+        );
+    }
 }
 
 #[test]

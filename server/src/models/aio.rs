@@ -209,14 +209,15 @@ impl Server {
                 if !self.service.may_accept() {
                     break;
                 }
-                let (socket, peer) = listener.accept()?;
-                self.start(socket, peer);
+                match listener.accept() {
+                    Ok((socket, peer)) => self.start(socket, peer),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => self.service.recover_from(error)?,
+                }
             }
             Ok(())
         });
-        if let Err(error) = result
-            && error.kind() != ErrorKind::WouldBlock
-        {
+        if let Err(error) = result {
             debug!("the listen queue is left: {error}");
         }
     }

@@ -17,6 +17,7 @@
 //! and logging (`service`), signals (`stop`), the rules of a graceful stop (`drain`),
 //! the choice of the poller (`green::run`).
 
+use crate::accept_error::Fault;
 use crate::green;
 use crate::green::connection::Connection;
 use crate::green::drain::drain;
@@ -142,8 +143,12 @@ fn accept_the_queued(listener: &TcpListener, service: &Rc<Service>) {
             if !service.admission.has_room() {
                 break;
             }
-            let (stream, peer) = listener.accept()?;
-            start(service.welcome(stream, peer), service);
+            match listener.accept() {
+                Ok((stream, peer)) => start(service.welcome(stream, peer), service),
+                // Who has left meanwhile does not speak for those behind.
+                Err(error) if Fault::of(&error) == Fault::Peer => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     });
