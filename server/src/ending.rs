@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 /// Why a connection ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// There was no memory for whatever was to serve it.
+    /// There was no memory for whatever was to serve it, or no thread or process until the end.
     NeverStarted,
     /// What served it panicked, or was unwound with the end of the process.
     Unwound,
@@ -47,7 +47,7 @@ fn is_time_out(error: &io::Error) -> bool {
 impl fmt::Display for Ending {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Ending::NeverStarted => "there was no memory to serve it",
+            Ending::NeverStarted => "there was nothing to serve it with",
             Ending::Unwound => "what served it was unwound",
             Ending::Finished => "the peer had finished",
             Ending::Drained => "the server is stopping",

@@ -14,7 +14,7 @@ use std::io;
 pub(crate) struct Summary {
     /// Connections that were accepted and served.
     pub(crate) served: u64,
-    /// Connections that were accepted and closed again at once, for want of memory.
+    /// Connections that were accepted and closed again, for want of memory, a thread or a process.
     pub(crate) refused: u64,
     /// The most that were open at the same time.
     pub(crate) peak: usize,
