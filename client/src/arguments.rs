@@ -157,7 +157,8 @@ pub(crate) struct Load {
     #[arg(long)]
     pub(crate) upper: bool,
 
-    /// A reply, or the end of a connection, that takes longer is a failure
+    /// A reply, or the end of a connection, that takes longer is a failure (looked for every 50 ms,
+    /// and every 10 ms if this is short)
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
 

@@ -30,8 +30,10 @@ use crate::timeline::Timeline;
 
 /// How often the supervisor wakes.
 const TICK: Duration = Duration::from_millis(10);
-/// How often it looks for overdue replies: every connection is looked at then.
-const OVERDUE_TICKS: u32 = 5;
+/// How often it looks for overdue replies: every connection is looked at then. A reply that comes
+/// between two looks is not found to be late, so if the time-out is short they are nearer.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOKS_IN_TIMEOUT: u64 = 20;
 /// How long an interval of the recorder lasts.
 const INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -398,7 +400,8 @@ impl Load {
 
     fn supervise(&self, signal: &AtomicUsize, progress: &mut Progress) -> Outcome {
         let timeout_ns = nanoseconds(self.settings.timeout);
-        let mut ticks = 0u32;
+        let look_every_ns = nanoseconds(LOOK_EVERY).min(timeout_ns / LOOKS_IN_TIMEOUT);
+        let mut looked_ns = 0;
         let mut interval_start_ns = None;
         let mut before_ns = self.clock.now_ns();
         while self.gate.is_anybody_running() {
@@ -421,8 +424,8 @@ impl Load {
                 let interval_start_ns = interval_start_ns.get_or_insert(start.at_ns);
                 self.watch_window(start, now_ns, late_ns, interval_start_ns);
             }
-            ticks = ticks.wrapping_add(1);
-            if ticks.is_multiple_of(OVERDUE_TICKS) {
+            if now_ns - looked_ns >= look_every_ns {
+                looked_ns = now_ns;
                 for slot in &self.slots {
                     slot.shut_down_if_overdue(now_ns, timeout_ns);
                 }

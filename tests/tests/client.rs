@@ -212,6 +212,23 @@ fn a_dropped_end_and_a_dropped_reply_are_caught() {
 }
 
 #[test]
+fn a_short_timeout_is_looked_for_often() {
+    // Goal: a reply that took several times as long as it may is not found right because nobody
+    // looked meanwhile. Method: one reply that takes 40 ms, and another run if the client was too
+    // late to look.
+    let address = answer(|request| {
+        std::thread::sleep(std::time::Duration::from_millis(40));
+        request.line
+    });
+    let words = ["--connections", "1", "--messages", "1", "--timeout", "10ms"];
+    let is_caught = |_| {
+        let ended = client(&address, &words);
+        ended.code == Some(1) && ended.failures() == [("receive", "timed out", 1, 1)]
+    };
+    assert!((0..20).any(is_caught));
+}
+
+#[test]
 fn repeated_replies_are_caught() {
     // Goal: a reply that comes twice, at once or instead of the next. Method: both.
     let twice = wrong_once(|line| [&line[..], &line].concat());
