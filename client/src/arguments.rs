@@ -64,9 +64,9 @@ Keys of --json (durations in the unit that ends the name):
   client        cpu_s, cpu_share (1 = one core), cpu_per_request_ns, lag_ns, limit (null, or why the
                 client itself held the rate back)
   gates         list of fail_if, value, limit, unit, verdict (met | not_met | no_samples)
-  find_max      null without --find-max; condition, unit, held_per_s, broken_per_s, probes (list of
-                rate_per_s, answered_per_s, value, failures, held, note); the other keys are those
-                of the best probe
+  find_max      null without --find-max; condition, unit, held_per_s, broken_per_s, broke_off (why
+                the search could not go on, or null), probes (list of rate_per_s, answered_per_s,
+                value, failures, held, note); the other keys are those of the best probe
   timeline      list of start_s, elapsed_s, answered, requests_per_s, latency_ns, service_ns: one
                 for each second, and one for what came after the window
 

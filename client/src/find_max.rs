@@ -7,6 +7,8 @@
 //!
 //! A probe holds if its condition is true, nothing failed, and the replies came at the rate that
 //! was asked for: a server that falls behind may still look fast in a run too short to show it.
+//! If no connection comes up any more the search breaks off, which is a failure: who has killed the
+//! server has not found its limit.
 //!
 //! Deliberately not here: how a probe is run (`load`), and trying a rate again. A probe that had
 //! bad luck makes the answer lower; longer probes make it surer.
@@ -98,6 +100,8 @@ pub(crate) struct FindMax {
     pub(crate) held_per_s: Option<u64>,
     /// The lowest rate above it that did not.
     pub(crate) broken_per_s: Option<u64>,
+    /// Why the search could not go on, if it could not.
+    pub(crate) broke_off: Option<String>,
     pub(crate) probes: Vec<Probe>,
 }
 
@@ -168,6 +172,7 @@ pub(crate) fn run(
     let mut probes: Vec<Probe> = Vec::new();
     let mut best = None;
     let mut outcome = Outcome::Complete;
+    let mut broke_off = None;
     let first = settings.pace.rate.map_or(FIRST_PER_S, Rate::whole_per_s);
     let border = search(first, |rate_per_s| {
         let (report, measured, ended) = run(probe_settings(settings, rate_per_s));
@@ -184,11 +189,16 @@ pub(crate) fn run(
             let _ = writeln!(io::stderr(), "{}", line(&probe, condition.unit()));
         }
         let held = probe.held;
+        // Without a server lower rates would break, too, and tell nothing.
+        broke_off = gone(&report);
         if held || !probes.iter().any(|probe| probe.held) {
             best = Some((report, measured));
         }
         probes.push(probe);
-        ControlFlow::Continue(held)
+        match broke_off {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(held),
+        }
     });
     let (mut report, measured) = best.expect("the search begins with a probe");
     if let Outcome::Interrupted(_) = outcome {
@@ -200,9 +210,17 @@ pub(crate) fn run(
         unit: condition.unit(),
         held_per_s: border.held,
         broken_per_s: border.broken,
+        broke_off,
         probes,
     });
     (report, measured, outcome)
+}
+
+/// Why no connection came up, if none did.
+fn gone(report: &Report) -> Option<String> {
+    let is_gone = report.outcome == OutcomeWord::NotStarted;
+    let failure = report.failures.first().filter(|_| is_gone)?;
+    Some(format!("no connection came up any more: {}", failure.cause))
 }
 
 fn probe_settings(settings: &Load, rate_per_s: u64) -> Load {
@@ -231,6 +249,9 @@ pub(crate) fn write(text: &mut String, found: &FindMax) -> fmt::Result {
             HumanCount(rate)
         )?,
         None => writeln!(text, "highest rate none with {condition}{broken}")?,
+    }
+    if let Some(reason) = &found.broke_off {
+        writeln!(text, "the search broke off: {reason}")?;
     }
     let which = match (found.held_per_s, found.probes.last()) {
         (_, None) => return Ok(()),

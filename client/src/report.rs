@@ -239,13 +239,19 @@ impl Report {
         let tolerates = self.gates.iter().any(|gate| gate.is_about_failures);
         let is_clean =
             self.failures.is_empty() || tolerates && self.outcome != OutcomeWord::NotStarted;
-        is_clean && self.hostile.iter().all(|line| line.failures == 0)
+        is_clean && !self.broke_off() && self.hostile.iter().all(|line| line.failures == 0)
     }
 
     /// Whether a search has tried and no rate held.
     pub(crate) fn nothing_held(&self) -> bool {
-        let search = self.find_max.as_ref();
+        let search = self.find_max.as_ref().filter(|_| !self.broke_off());
         search.is_some_and(|found| found.held_per_s.is_none() && !found.probes.is_empty())
+    }
+
+    /// Whether a search could not go on.
+    fn broke_off(&self) -> bool {
+        let search = self.find_max.as_ref();
+        search.is_some_and(|found| found.broke_off.is_some())
     }
 
     pub(crate) fn gates_are_met(&self) -> bool {

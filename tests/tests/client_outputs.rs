@@ -925,6 +925,40 @@ fn control_c_keeps_what_a_search_has_found() {
 }
 
 #[test]
+fn a_search_that_kills_the_server_is_a_failure() {
+    // Goal: a server that is gone is no limit found: the search breaks off, tells what it knows and
+    // exits with 1. Method: a listener that is closed while the second probe is connected, so that
+    // the third meets nobody.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (stream, _) = listener.accept().unwrap();
+            std::thread::spawn(move || {
+                for_each_line(&stream, |request, mut stream| {
+                    stream.write_all(&request.line).is_ok()
+                });
+            });
+        }
+    });
+    let words = ["--rate", "20", "--find-max", "p99<1min"];
+    let ended = client(&address, &[SHORT_PROBES, &words].concat());
+    server.join().unwrap();
+    assert_eq!(ended.code, Some(1), "{}{}", ended.stdout, ended.stderr);
+    let found = &ended.json["find_max"];
+    assert_eq!(found["held_per_s"], 40, "{found:#}");
+    assert!(found["broken_per_s"].is_null(), "{found:#}");
+    assert_eq!(found["probes"].as_array().unwrap().len(), 3, "{found:#}");
+    assert!(
+        ended
+            .stdout
+            .contains("\nthe search broke off: no connection"),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[test]
 fn searches_that_make_no_sense_are_usage_errors() {
     // Goal: exit 2 with what would be right. Method: the wrong way round, the rate itself, and
     // options that leave nothing to search.
