@@ -17,6 +17,7 @@
 //! Man pages: signal(7), signal-safety(7), socketpair(2), unix(7), fork(2). Deliberately not here:
 //! what a stop consists of (see `drain`).
 
+use crate::process::fork;
 use log::error;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{SigId, flag, low_level};
@@ -62,6 +63,7 @@ impl Stop {
     pub(crate) fn on_signals() -> io::Result<Stop> {
         let mut stop = Shared::new()?;
         stop.handle_user_signals()?;
+        fork::unblock_signals()?;
         Ok(Stop {
             shared: Arc::new(stop),
         })

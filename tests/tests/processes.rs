@@ -343,6 +343,39 @@ fn ctrl_c_is_one_graceful_stop() {
 }
 
 #[test]
+fn inherited_masks_do_not_make_deaf() {
+    // Goal: a server hears of a stop, and a parent of its children, even if whoever started it has
+    // blocked the signals that tell. Method: a server with all signals blocked; a client comes and
+    // goes, then comes the stop.
+    let _watchdog = Watchdog::start(60);
+    for model in ["green", "fork", "prefork", "prefork-green"] {
+        let mut command = command(&["--model", model]);
+        block_all_signals(&mut command);
+        let server = Server::spawn(command);
+        drop(be_served(&server, 1));
+        let outcome = server.stop();
+        assert_eq!(outcome.count("served"), 1, "{model}: {}", outcome.output);
+        assert!(outcome.is_free_of_errors(), "{model}: {}", outcome.output);
+    }
+}
+
+/// Starts the program with every signal blocked.
+fn block_all_signals(command: &mut std::process::Command) {
+    let block = || {
+        let mut set = std::mem::MaybeUninit::uninit();
+        // SAFETY: the set is ours, and this call initialises it.
+        unsafe { libc::sigfillset(set.as_mut_ptr()) };
+        // SAFETY: the set was initialised, and null asks for no answer.
+        match unsafe { libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure makes two calls, which are async-signal-safe.
+    unsafe { command.pre_exec(block) };
+}
+
+#[test]
 fn nobody_can_connect_while_the_last_are_seen_out() {
     // Goal: no process keeps open the listener of another, in whose queue clients would wait for
     // nothing. Method: a peer that takes no answers holds up the stop; others try to connect.

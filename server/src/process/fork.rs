@@ -14,7 +14,7 @@
 
 use crate::stop::Stop;
 use log::error;
-use signal_hook::consts::{SIGINT, SIGKILL, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGKILL, SIGTERM};
 use signal_hook::low_level;
 use std::io;
 use std::mem::MaybeUninit;
@@ -120,17 +120,10 @@ struct BlockedSignals {
 
 impl BlockedSignals {
     fn new() -> io::Result<BlockedSignals> {
-        let mut set = MaybeUninit::uninit();
-        // SAFETY: the set is ours, and this call initialises it.
-        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-        for signal in [SIGINT, SIGTERM, Stop::ORDER] {
-            // SAFETY: the set was initialised above.
-            unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
-        }
+        let set = set_of(&[SIGINT, SIGTERM, Stop::ORDER]);
         let mut before = MaybeUninit::uninit();
         // SAFETY: the first set is initialised, and the second is ours to be written to.
-        let result =
-            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr()) };
+        let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, before.as_mut_ptr()) };
         if result != 0 {
             return Err(io::Error::from_raw_os_error(result));
         }
@@ -145,4 +138,27 @@ impl Drop for BlockedSignals {
         // SAFETY: the set is initialised, and null asks for no answer.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.mask_before, ptr::null_mut()) };
     }
+}
+
+/// Lets through what a server must hear of: a stop, and the end of a child. Whoever has started it
+/// may have blocked these signals, and a program inherits that.
+pub(crate) fn unblock_signals() -> io::Result<()> {
+    let set = set_of(&[SIGINT, SIGTERM, SIGCHLD, Stop::ORDER]);
+    // SAFETY: the set is initialised, and null asks for no answer.
+    match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, ptr::null_mut()) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: the set is ours, and this call initialises it.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    for signal in signals {
+        // SAFETY: the set was initialised above.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), *signal) };
+    }
+    // SAFETY: it was initialised above.
+    unsafe { set.assume_init() }
 }
