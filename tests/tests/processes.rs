@@ -557,6 +557,14 @@ fn who_finds_no_process_waits_for_one() {
         let outcome = server.stop();
         let counts = (outcome.count("served"), outcome.count("refused"));
         assert_eq!(counts, (CLIENTS, 0), "{model}: {}", outcome.output);
+        if model == "threads" {
+            // Two of the four are the server's own.
+            assert!(
+                outcome.log.contains("more than 2 connections"),
+                "{}",
+                outcome.log
+            );
+        }
         assert!(outcome.is_free_of_errors(), "{model}: {}", outcome.output);
     }
 }

@@ -127,18 +127,18 @@ impl Service {
         match Fault::of(&error) {
             Fault::Peer => Ok(()),
             Fault::Shortage => {
-                self.pause(&error);
+                self.pause(0, &error);
                 Ok(())
             }
             Fault::Listener => Err(error),
         }
     }
 
-    /// Blocks until a connection ends, but not long.
-    pub(crate) fn pause(&self, error: &io::Error) {
+    /// Blocks until a connection ends, but not long. There are `unserved` ones, for want of a thread.
+    pub(crate) fn pause(&self, unserved: usize, error: &io::Error) {
         let mut state = self.state();
-        let open = state.sockets.len();
-        state.shortages.note(open, error);
+        let served = state.sockets.len() - unserved;
+        state.shortages.note(served, error);
         let waited = self.changed.wait_timeout(state, PAUSE_MAX);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }

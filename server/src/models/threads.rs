@@ -75,7 +75,7 @@ fn start(connection: Connection, service: &Service) {
         match started {
             Ok(_) => return sender.send(connection).expect("it waits for nothing else"),
             // There are too many threads: that may change.
-            Err(error) => service.pause(&error),
+            Err(error) => service.pause(1, &error),
         }
     }
 }
