@@ -134,7 +134,7 @@ impl Service {
         }
     }
 
-    /// Blocks until a connection ends, but not long. There are `unserved` ones, for want of a thread.
+    /// Blocks until a connection ends, but not long. Of those there are, `unserved` lack a thread.
     pub(crate) fn pause(&self, unserved: usize, error: &io::Error) {
         let mut state = self.state();
         let served = state.sockets.len() - unserved;
