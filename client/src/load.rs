@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use crate::arguments::{self, Extent};
 use crate::clock::{Clock, nanoseconds};
 use crate::failure::{Failure, FailureBook, Phase, words_of};
-use crate::gate::Gate;
+use crate::gate::{Gate, Presence};
 use crate::hostile;
 use crate::measure::{Times, process_cpu_time};
 use crate::net::{SocketAddr, ToSocketAddrs};
@@ -101,46 +101,10 @@ pub(crate) struct Load {
     window_end: OnceLock<Border>,
 }
 
-/// A connection's presence in the counts by which the others wait for it. It is given up even when
-/// the thread panics: the run then ends, and tells the panic, instead of waiting for ever.
-pub(crate) struct Presence<'a> {
-    load: &'a Load,
-    coming: bool,
-    exchanging: bool,
-}
-
-impl Presence<'_> {
-    /// The connection is up or has failed; the last one starts the measured window.
-    pub(crate) fn arrive(&mut self) {
-        if std::mem::take(&mut self.coming) && self.load.gate.arrive() {
-            self.load.start();
-        }
-    }
-
-    /// The connection sends no more; the last one ends the measured window, if time has not.
-    pub(crate) fn finish_exchange(&mut self) {
-        if std::mem::take(&mut self.exchanging) && self.load.gate.finish_exchange() {
-            self.load.end_window();
-        }
-    }
-}
-
-impl Drop for Presence<'_> {
-    fn drop(&mut self) {
-        self.arrive();
-        self.finish_exchange();
-        self.load.gate.end();
-    }
-}
-
 /// What connections tell and ask.
 impl Load {
     pub(crate) fn presence(&self) -> Presence<'_> {
-        Presence {
-            load: self,
-            coming: true,
-            exchanging: true,
-        }
+        Presence::new(self, &self.gate)
     }
 
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
@@ -248,7 +212,7 @@ impl Load {
 
     /// All are up: lets them send. The window is opened now or, by the supervisor, after the
     /// warm-up.
-    fn start(&self) {
+    pub(crate) fn start(&self) {
         if self.warmup_ns() == 0 {
             self.open_window();
         }
@@ -277,10 +241,13 @@ impl Load {
         }
     }
 
-    fn end_window(&self) {
-        if self.window_start.get().is_none() {
+    /// Sending is over: the measured time, too. Only the first call does something.
+    pub(crate) fn end_window(&self) {
+        if self.window_start.get().is_none() || self.window_end.get().is_some() {
             return;
         }
+        // Relaxed: as in `is_enough`.
+        self.stop.store(true, Ordering::Relaxed);
         let end = self.border();
         if self.window_end.set(end).is_ok() {
             self.recorder.close(end.at_ns);
@@ -456,18 +423,22 @@ impl Load {
     /// Ends the window and its intervals when they are due; the supervisor came `late_ns`
     /// after its time.
     fn watch_window(&self, start: &Border, now_ns: u64, late_ns: u64, interval_start_ns: &mut u64) {
-        if self.window_end.get().is_some() {
+        if let Some(end) = self.window_end.get() {
+            // A connection has ended it: what comes from now on is in an interval of its own.
+            if *interval_start_ns < end.at_ns {
+                *interval_start_ns = end.at_ns;
+                self.close_interval(end.at_ns);
+            }
             return;
         }
         lock(&self.lag).record_ns(late_ns);
         if let Extent::Duration(duration) = self.extent
             && now_ns.saturating_sub(start.at_ns) >= nanoseconds(duration)
         {
-            // Relaxed: as in `is_enough`.
-            self.stop.store(true, Ordering::Relaxed);
             self.end_window();
-            let end = self.window_end.get();
-            return self.close_interval(end.map_or(now_ns, |end| end.at_ns));
+            let end_ns = self.window_end.get().map_or(now_ns, |end| end.at_ns);
+            *interval_start_ns = end_ns;
+            return self.close_interval(end_ns);
         }
         let elapsed_ns = now_ns.saturating_sub(*interval_start_ns);
         if elapsed_ns >= INTERVAL_NS {
