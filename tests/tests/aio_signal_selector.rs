@@ -242,6 +242,49 @@ fn signals_of_the_past_and_of_strangers_do_no_harm() {
     assert_eq!(server.stop().count("served"), 6 * CLIENTS);
 }
 
+/// A server of green threads that can have a few stacks and no more, and `count` clients of it.
+/// `None`: see [`tampered`].
+fn without_stacks(count: usize) -> Option<(Server, Vec<TcpStream>)> {
+    // Whoever makes a stack guards it by this call; one that was used before has its guard.
+    let server = Server::spawn(tampered("green", &["inject=madvise:error=ENOMEM:when=8+"])?);
+    let streams = (0..count).map(|_| connect(server.address)).collect();
+    server.wait_for_log("cannot take more than");
+    Some((server, streams))
+}
+
+#[test]
+fn who_finds_no_stack_waits_for_one() {
+    // Goal: out of memory for green threads, nobody is turned away. Method: more clients than
+    // stacks, who leave with their answer.
+    const CLIENTS: u64 = 20;
+    let _watchdog = Watchdog::start(120);
+    let Some((server, streams)) = without_stacks(CLIENTS as usize) else {
+        return;
+    };
+    for stream in streams {
+        exchange(&stream, b"let me in");
+    }
+    let outcome = server.stop();
+    let counts = (outcome.count("served"), outcome.count("refused"));
+    assert_eq!(counts, (CLIENTS, 0), "{}", outcome.output);
+    assert!(outcome.is_free_of_errors(), "{}", outcome.output);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_stacks() {
+    // Goal: a queue of clients for whom there is no memory does not hold up the stop. Method: they
+    // stay until the end; whoever is accepted and turned away is in the books.
+    let _watchdog = Watchdog::start(120);
+    let Some((server, _streams)) = without_stacks(20) else {
+        return;
+    };
+    server.signal(libc::SIGTERM);
+    let outcome = server.wait();
+    assert_eq!(outcome.status.code(), Some(0), "{}", outcome.log);
+    // The one that waited for a stack, and the first from the queue.
+    assert_eq!(outcome.count("refused"), 2, "{}", outcome.output);
+}
+
 #[test]
 fn who_left_the_queue_does_not_take_others_along() {
     // Goal: at a stop, everybody is taken in who waits behind a connection that was aborted there.

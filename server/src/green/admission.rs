@@ -87,17 +87,17 @@ impl Admission {
         match Fault::of(&error) {
             Fault::Peer => Ok(()),
             Fault::Shortage => {
-                self.pause(&error);
+                self.pause(0, &error);
                 Ok(())
             }
             Fault::Listener => Err(error),
         }
     }
 
-    /// Waits until a connection ends, but not long.
-    pub(crate) fn pause(&self, error: &io::Error) {
+    /// Waits until a connection ends, but not long. Of those there are, `unserved` lack a stack.
+    pub(crate) fn pause(&self, unserved: usize, error: &io::Error) {
         let mut shortages = self.shortages.get();
-        shortages.note(self.open.get(), error);
+        shortages.note(self.open.get() - unserved, error);
         self.shortages.set(shortages);
         self.wait_for_an_end(|| thread::park_timeout(PAUSE_MAX));
     }

@@ -29,6 +29,7 @@ use crate::summary::Summary;
 use log::debug;
 use runtime::net::TcpListener;
 use runtime::thread;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
 use std::num::NonZeroUsize;
@@ -90,25 +91,44 @@ fn accept_loop(listener: &TcpListener, service: &Rc<Service>) -> io::Result<Infa
     loop {
         service.admission.wait_for_room();
         match listener.accept() {
-            Ok((stream, peer)) => start(service.welcome(stream, peer), service),
+            Ok((stream, peer)) => {
+                let mut started = start(service.welcome(stream, peer), service);
+                while let Err((connection, error)) = started {
+                    service.admission.pause(1, &error);
+                    started = start(connection, service);
+                }
+            }
             Err(error) => service.admission.recover_from(error)?,
         }
     }
 }
 
 /// Starts the green thread of a connection, which lives as long as the connection does.
-fn start(mut connection: Connection, service: &Service) {
+///
+/// # Errors
+///
+/// If there is no memory for its stack, which may change. The connection comes back.
+fn start(connection: Connection, service: &Service) -> Result<(), (Connection, io::Error)> {
     let (buffer_bytes, upper) = (service.buffer_bytes, service.upper);
     // The name is for traces, and for the message of a stack that has overflowed.
     let name = format!("connection {}", connection.number);
+    // It is left where the green thread finds it: what is given to one that cannot be started is
+    // lost.
+    let place = Rc::new(Cell::new(Some(connection)));
+    let found = Rc::clone(&place);
     let started = thread::Builder::new().name(name).spawn(move || {
+        let Some(mut connection) = found.take() else {
+            return;
+        };
+        // Nothing else lies there, and a connection may last long.
+        drop(found);
         connection.begin();
         let result = echo(&mut connection, buffer_bytes, upper);
         connection.end(result);
     });
-    if let Err(error) = started {
-        // The connection went with the closure. There is no memory for a stack: that may change.
-        service.admission.pause(&error);
+    match started {
+        Ok(_) => Ok(()),
+        Err(error) => Err((place.take().expect("nobody has found it"), error)),
     }
 }
 
@@ -144,7 +164,10 @@ fn accept_the_queued(listener: &TcpListener, service: &Rc<Service>) {
                 break;
             }
             match listener.accept() {
-                Ok((stream, peer)) => start(service.welcome(stream, peer), service),
+                // When there is no memory, nobody waits for it any more.
+                Ok((stream, peer)) => {
+                    start(service.welcome(stream, peer), service).map_err(|(_, error)| error)?;
+                }
                 // Who has left meanwhile does not speak for those behind.
                 Err(error) if Fault::of(&error) == Fault::Peer => {}
                 Err(error) => return Err(error),
