@@ -19,8 +19,10 @@ pub(crate) const PAUSE_MAX: Duration = Duration::from_millis(100);
 const EPISODE_GAP: Duration = Duration::from_secs(1);
 
 /// These use the connection up, so that the next accept meets another. Whatever is neither in this
-/// list nor in the next is taken for a shortage, so that no error can make the server spin.
-const OF_THE_PEER: [i32; 10] = [
+/// list nor in the next is taken for a shortage, so that no error can make the server spin. So is
+/// EPERM: accept(2) blames a firewall for it, but what does report it, a sandbox, forbids the call
+/// before it takes anybody from the queue.
+const OF_THE_PEER: [i32; 9] = [
     libc::ECONNABORTED,
     libc::ECONNRESET,
     libc::EPROTO,
@@ -30,7 +32,6 @@ const OF_THE_PEER: [i32; 10] = [
     libc::EHOSTDOWN,
     libc::EHOSTUNREACH,
     libc::EOPNOTSUPP,
-    libc::EPERM,
 ];
 
 const OF_THE_LISTENER: [i32; 5] = [
@@ -112,7 +113,7 @@ mod tests {
                 Fault::Peer,
                 [libc::ECONNABORTED, libc::EPROTO, libc::EHOSTUNREACH],
             ),
-            (Fault::Shortage, [libc::EMFILE, libc::ENOBUFS, libc::EXDEV]),
+            (Fault::Shortage, [libc::EMFILE, libc::EPERM, libc::EXDEV]),
             (Fault::Listener, [libc::EBADF, libc::EINVAL, libc::ENOTSOCK]),
         ] {
             for code in codes {
