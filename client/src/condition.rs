@@ -15,7 +15,7 @@ use crate::measure::Times;
 
 /// What a condition may be about, for `--help` and for the error about any other word.
 pub(crate) const METRICS: &str = "\
-  p50 p90 p99 p99.9 (any pN), min, mean, max     response time, from when a message was due
+\x20 p50 p90 p99 p99.9 (any pN), min, mean, max     response time, from when a message was due
   service.p99 ...  connect.p99 ...  lag.p99 ...  service time, connecting, the client's own lag
   silence                                        longest time without any reply (ns us ms s min)
   rate                                           replies a second: 5000, 5k, 1.5M
