@@ -375,6 +375,7 @@ impl Load {
             let tick_ns = self.tick_ns(before_ns);
             thread::sleep(Duration::from_nanos(tick_ns));
             let now_ns = self.clock.now_ns();
+            let late_ns = (now_ns - before_ns).saturating_sub(tick_ns);
             // A signal's number is all that the handler leaves; nothing else is published with it.
             let signal = signal.load(Ordering::Relaxed);
             if signal != 0 {
@@ -387,14 +388,15 @@ impl Load {
                 self.open_window();
             }
             if let Some(start) = self.window_start.get() {
-                let late_ns = (now_ns - before_ns).saturating_sub(tick_ns);
                 let interval_start_ns = interval_start_ns.get_or_insert(start.at_ns);
                 self.watch_window(start, now_ns, late_ns, interval_start_ns);
             }
             if now_ns - looked_ns >= look_every_ns {
                 looked_ns = now_ns;
+                // Who was late himself has perhaps not read yet what has come in time.
+                let fair_ns = now_ns - late_ns;
                 for slot in &self.slots {
-                    slot.shut_down_if_overdue(now_ns, timeout_ns);
+                    slot.shut_down_if_overdue(fair_ns, timeout_ns);
                 }
             }
             progress.update(self);

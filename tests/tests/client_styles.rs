@@ -253,6 +253,34 @@ fn what_never_comes_is_timed_out() {
 }
 
 #[test]
+fn who_was_stopped_himself_blames_nobody() {
+    // Goal: replies that came while the client could not read them are not late. Method: a right
+    // server, and a client that is stopped (signal(7), SIGSTOP) for longer than its time-out.
+    for style in STYLES {
+        let (tx, rx) = std::sync::mpsc::channel();
+        let address = answer(move |request| {
+            if request.n == 10 {
+                let _ = tx.send(());
+            }
+            request.line
+        });
+        let mut command = Command::new(tests::binaries::client());
+        command
+            .args(["--connect", &address, "--quiet", "--style", style])
+            .args(["--connections", "20", "--duration", "2s"])
+            .args(["--timeout", "1s"]);
+        let child = spawn(&mut command);
+        rx.recv_timeout(run::DEADLINE).unwrap();
+        signal(child.id(), libc::SIGSTOP);
+        std::thread::sleep(std::time::Duration::from_millis(1_500));
+        signal(child.id(), libc::SIGCONT);
+        let ended = finish(child);
+        let said = [ended.stdout, ended.stderr].concat();
+        assert_eq!(ended.code, Some(0), "{style}: {said}");
+    }
+}
+
+#[test]
 fn ends_and_refusals_are_told_apart() {
     // Goal: the server's end, its reset, bytes after the last reply, nobody there. Method: each.
     for style in STYLES {
