@@ -20,7 +20,7 @@ use crate::merge::{self, Merge};
 use crate::message;
 use crate::pacing::Pace;
 use crate::results::Results;
-use crate::style;
+use crate::style::{self, Style};
 
 /// What `--help` adds after the options.
 const AFTER_HELP: &str = "\
@@ -225,6 +225,8 @@ impl Load {
         Needs {
             connections: self.connections,
             lingering_ports: self.lingering_ports(),
+            // Those that misbehave are green threads in every style.
+            poller: self.style.style == Style::Green || measured < u64::from(self.connections),
             threads: self.style.style.os_threads_each(in_flight_bytes) * measured,
             // Each message is made in one place and kept in another one, or there is room for the
             // next ones.

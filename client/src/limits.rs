@@ -11,6 +11,7 @@ use std::io;
 use std::ops::RangeInclusive;
 
 use rlimit::Resource;
+use runtime::poller::{ENVIRONMENT_VARIABLE, Kind};
 
 /// Descriptors besides the connections: the standard three, the poller, wakers, a name look-up,
 /// files.
@@ -31,12 +32,18 @@ const MEMORY_FILE: &str = "/proc/meminfo";
 /// Which local ports the kernel gives to connections; only Linux tells it so.
 const PORT_RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
+/// So many sockets can have descriptors that select(2) has room for.
+pub(crate) const CONNECTIONS_OF_SELECT_MAX: u32 =
+    libc::FD_SETSIZE as u32 - SPARE_DESCRIPTORS as u32;
+
 /// What a run asks of the machine.
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Needs {
     pub(crate) connections: u32,
     /// Ports that connections which come and go leave behind.
     pub(crate) lingering_ports: u32,
+    /// Whether green threads drive some of the connections, for which the runtime's poller waits.
+    pub(crate) poller: bool,
     /// OS threads that drive the connections.
     pub(crate) threads: u64,
     /// What is kept of the messages in flight.
@@ -52,6 +59,7 @@ pub(crate) fn prepare(needs: &Needs) -> Result<(), Vec<String>> {
     let Needs {
         connections,
         lingering_ports,
+        poller,
         threads,
         memory_bytes,
     } = *needs;
@@ -61,6 +69,10 @@ pub(crate) fn prepare(needs: &Needs) -> Result<(), Vec<String>> {
         Ok(Some(obstacle)) => obstacles.push(obstacle),
         // Not knowing the limit is no reason to refuse: the connections will tell.
         Err(error) => log::warn!("the limit of descriptors cannot be raised: {error}"),
+    }
+    // A name that is none is told when the runtime starts.
+    if poller && let Ok(kind) = Kind::from_environment() {
+        obstacles.extend(poller_obstacle(connections, kind));
     }
     let range = fs::read_to_string(PORT_RANGE_FILE)
         .ok()
@@ -96,6 +108,20 @@ fn raise_descriptor_limit(connections: u32) -> io::Result<Option<String>> {
     Resource::NOFILE.set(needed, hard)?;
     log::info!("raised the limit of descriptors from {soft} to {needed}");
     Ok(None)
+}
+
+/// select watches small descriptors only; the other pollers watch any.
+fn poller_obstacle(connections: u32, kind: Kind) -> Option<String> {
+    let most = CONNECTIONS_OF_SELECT_MAX;
+    (kind == Kind::Select && connections > most).then(|| {
+        format!(
+            "{connections} connections need a poller that watches them all, and {}, which \
+             {ENVIRONMENT_VARIABLE} names, watches descriptors below {} (FD_SETSIZE) only: do \
+             without {ENVIRONMENT_VARIABLE}, or ask for at most {most} with --connections",
+            kind.name(),
+            libc::FD_SETSIZE
+        )
+    })
 }
 
 /// The two numbers of the kernel's file.
@@ -206,6 +232,18 @@ mod tests {
             obstacle.contains("--depth") && obstacle.contains("has 1000"),
             "{obstacle}"
         );
+    }
+
+    #[test]
+    fn what_select_cannot_watch_is_told() {
+        // Goal: the exact border, and no word of the other pollers. Method: calls it there.
+        assert_eq!(
+            poller_obstacle(CONNECTIONS_OF_SELECT_MAX, Kind::Select),
+            None
+        );
+        assert_eq!(poller_obstacle(u32::MAX, Kind::Poll), None);
+        let obstacle = poller_obstacle(CONNECTIONS_OF_SELECT_MAX + 1, Kind::Select).unwrap();
+        assert!(obstacle.contains("without RUNTIME_POLLER"), "{obstacle}");
     }
 
     #[test]

@@ -630,8 +630,9 @@ fn a_second_control_c_ends_at_once() {
 
 #[test]
 fn limits_are_told_before_the_run() {
-    // Goal: too few descriptors or ports stop the run before a connection is made, with the remedy;
-    // a soft limit is raised without a word. Method: the shell sets the limits.
+    // Goal: too few descriptors or ports, or a poller that has room for less, stop the run before a
+    // connection is made, with the remedy; a soft limit is raised without a word. Method: the shell
+    // sets the limits.
     let (tx, rx) = mpsc::channel();
     let tx = Mutex::new(tx);
     let address = serve(move |stream| {
@@ -657,6 +658,12 @@ fn limits_are_told_before_the_run() {
     if cfg!(target_os = "linux") {
         assert!(many.stderr.contains("local ports"), "{}", many.stderr);
     }
+    let select = client_after(
+        "export RUNTIME_POLLER=select",
+        &["--connect", &address, "--connections", "993"],
+    );
+    assert_eq!(select.code, Some(1), "{}", select.stderr);
+    assert!(select.stderr.contains("at most 992"), "{}", select.stderr);
     assert!(
         rx.try_recv().is_err(),
         "a connection was made in spite of the limits"

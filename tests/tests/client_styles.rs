@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Barrier, Mutex};
 
 use fake::{Request, answer, serve, wrong_once};
-use run::{Ended, client, client_after, finish, read_until, scratch_file, signal, spawn};
+use run::{Ended, client, finish, read_until, scratch_file, signal, spawn};
 
 const STYLES: [&str; 3] = ["green", "threads", "select"];
 
@@ -374,14 +374,6 @@ fn what_a_style_cannot_do_is_told() {
     );
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
     assert!(ended.stderr.contains("--style green"), "{}", ended.stderr);
-    let words = ["load", "--connections", "993"];
-    let ended = client_after("export RUNTIME_POLLER=select", &words);
-    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
-    assert!(
-        ended.stderr.contains("without RUNTIME_POLLER"),
-        "{}",
-        ended.stderr
-    );
     let address = answer(|request| request.line);
     let words = [
         "--style",

@@ -14,11 +14,10 @@ mod threads;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use runtime::poller::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::connection::SEND_ALONE_BYTES_MAX;
-use crate::limits::SPARE_DESCRIPTORS;
+use crate::limits::CONNECTIONS_OF_SELECT_MAX;
 use crate::load::Load;
 use crate::message::Wording;
 
@@ -50,23 +49,14 @@ pub(crate) enum Style {
 impl Options {
     /// What is wrong with the style for so many connections.
     pub(crate) fn contradiction(&self, connections: u32) -> Option<String> {
-        let most = libc::FD_SETSIZE as u64 - SPARE_DESCRIPTORS;
-        if u64::from(connections) <= most {
-            return None;
-        }
-        let remedy = match self.style {
-            Style::Select => "ask for --style green",
-            // The same limit in another place. A name that is none is told when the runtime starts.
-            Style::Green if matches!(Kind::from_environment(), Ok(Kind::Select)) => {
-                "do without RUNTIME_POLLER=select"
-            }
-            Style::Green | Style::Threads => return None,
-        };
-        Some(format!(
-            "select has room for descriptors below {} (FD_SETSIZE), which are {most} connections \
-             and not {connections}: {remedy}, or ask for fewer",
-            libc::FD_SETSIZE
-        ))
+        (self.style == Style::Select && connections > CONNECTIONS_OF_SELECT_MAX).then(|| {
+            format!(
+                "select has room for descriptors below {} (FD_SETSIZE), which are \
+                 {CONNECTIONS_OF_SELECT_MAX} connections and not {connections}: ask for \
+                 --style green, or for fewer",
+                libc::FD_SETSIZE
+            )
+        })
     }
 }
 
